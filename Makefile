@@ -1,0 +1,27 @@
+# What people run most. The gate that every change passes is .ci/run.
+
+.PHONY: build test e2e fuzz bench lint
+
+build:
+	go build -o mirrorctl .
+
+test:
+	go test -race ./...
+
+# Needs root and the clients that .ci/run installs.
+e2e:
+	go test -tags e2e -count=1 -timeout 15m ./testdata/e2e
+
+# One minute per fuzz target.
+fuzz:
+	@for target in $$(grep -rhoE '^func Fuzz[A-Za-z0-9]+' --include='*_test.go' . | sed 's/func //' | sort -u); do \
+		pkg=$$(grep -rlE "^func $$target\(" --include='*_test.go' . | head -1 | xargs dirname); \
+		echo "== $$pkg $$target"; \
+		go test -run='^$$' -fuzz="^$$target$$" -fuzztime=1m "$$pkg" || exit 1; \
+	done
+
+bench:
+	go test -run='^$$' -bench=. -benchmem ./...
+
+lint:
+	gofmt -l . && go vet ./... && staticcheck ./...
