@@ -1,0 +1,62 @@
+package lockfile
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Action is what a sync does for one image.
+type Action int
+
+const (
+	// Nothing: locked, pinned and complete. No request is made.
+	Nothing Action = iota
+	// PinLocked: the store holds all of the locked digest, only the pin is
+	// missing. No request is made.
+	PinLocked
+	// FetchLocked: fetch what is missing of the locked digest, by digest, and
+	// pin it.
+	FetchLocked
+	// LockPinned: not locked, but the store has a pin: lock that digest. If the
+	// pin is not complete (a damaged store), fetch what is missing by digest
+	// first.
+	LockPinned
+	// Resolve: ask the upstream what the name is, then fetch, pin and lock it.
+	// With update this is where a pin may move.
+	Resolve
+	// Conflict: lock and store name different digests; the user decides.
+	Conflict
+)
+
+// String returns the name of the action, for messages of tests.
+func (a Action) String() string {
+	names := [...]string{"Nothing", "PinLocked", "FetchLocked", "LockPinned", "Resolve", "Conflict"}
+	if a < 0 || int(a) >= len(names) {
+		return fmt.Sprintf("Action(%d)", int(a))
+	}
+	return names[a]
+}
+
+// Decide tells what a sync does for an image. locked is the digest in the lock
+// and pinned the one in the store, each empty if there is none. complete tells
+// whether the store holds all of that digest (with both, of the locked one).
+// update asks to resolve the image again, whatever is locked or pinned.
+func Decide(locked, pinned digest.Digest, complete, update bool) Action {
+	switch {
+	case update:
+		return Resolve
+	case locked == "" && pinned == "":
+		return Resolve
+	case locked == "":
+		return LockPinned
+	case pinned != "" && pinned != locked:
+		return Conflict
+	case !complete:
+		return FetchLocked
+	case pinned == "":
+		return PinLocked
+	default:
+		return Nothing
+	}
+}
