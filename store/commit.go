@@ -1,0 +1,126 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// commit is one blob whose file is verified and durable but not yet visible.
+type commit struct {
+	digest digest.Digest
+	size   int64
+	from   string // to be renamed from here; "" if it is in place
+}
+
+// commitQueue makes blobs visible in groups. While one group waits for the
+// disk (one fsync per folder, one for the index), the next one gathers, so many
+// small blobs cost few fsyncs and a single blob never waits for company.
+type commitQueue struct {
+	store *Store
+
+	mu      sync.Mutex
+	pending []*waiting
+	busy    bool
+}
+
+type waiting struct {
+	commit
+	err  error
+	done chan error
+}
+
+// commit returns when the blob is visible, or with the error that kept it from it.
+func (q *commitQueue) commit(ctx context.Context, c commit) error {
+	w := &waiting{commit: c, done: make(chan error, 1)}
+	q.mu.Lock()
+	q.pending = append(q.pending, w)
+	lead := !q.busy
+	q.busy = true
+	q.mu.Unlock()
+	if lead {
+		go q.run(context.WithoutCancel(ctx)) // others wait for this too
+	}
+	return <-w.done
+}
+
+// run commits group after group until nobody waits.
+func (q *commitQueue) run(ctx context.Context) {
+	for {
+		q.mu.Lock()
+		group := q.pending
+		q.pending = nil
+		if len(group) == 0 {
+			q.busy = false
+			q.mu.Unlock()
+			return
+		}
+		q.mu.Unlock()
+		q.store.commitGroup(ctx, group)
+		for _, w := range group {
+			w.done <- w.err
+		}
+	}
+}
+
+// commitGroup renames the files, makes the names durable, then inserts the
+// rows, and leaves in each member what became of it.
+func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
+	folders := map[string]error{}
+	for _, w := range group {
+		path := s.blobPath(w.digest)
+		dir := filepath.Dir(path)
+		if _, seen := folders[dir]; !seen {
+			folders[dir] = makeDir(dir)
+		}
+		if w.err = folders[dir]; w.err == nil && w.from != "" {
+			w.err = os.Rename(w.from, path)
+		}
+	}
+	for dir, err := range folders {
+		if err == nil {
+			folders[dir] = syncDir(dir)
+		}
+	}
+	for _, w := range group {
+		w.err = errors.Join(w.err, folders[filepath.Dir(s.blobPath(w.digest))])
+	}
+	err := s.update(ctx, func(tx *sql.Tx) error {
+		stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO blob (digest, size) VALUES (?, ?)")
+		if err != nil {
+			return err
+		}
+		defer stmt.Close()
+		for _, w := range group {
+			if w.err != nil {
+				continue
+			}
+			if _, err := stmt.ExecContext(ctx, w.digest.String(), w.size); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		for _, w := range group {
+			w.err = errors.Join(w.err, err)
+		}
+	}
+}
+
+// makeDir creates the folder of an algorithm, durably.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}

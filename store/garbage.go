@@ -1,0 +1,311 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Freed is what a removal or collection gave back.
+type Freed struct {
+	Blobs int   // files
+	Bytes int64 // their sizes
+}
+
+func (f *Freed) add(more Freed) {
+	f.Blobs += more.Blobs
+	f.Bytes += more.Bytes
+}
+
+// Remove drops a pin and whatever only it needed, in one transaction, then the
+// files. It costs what the image holds, not what the store holds. It returns
+// ErrNotFound if the reference is not pinned. Content that a lease holds stays
+// until the collector runs.
+func (s *Store) Remove(ctx context.Context, repo Repository, reference string) (Pin, Freed, error) {
+	var pin Pin
+	var dropped []digest.Digest
+	err := s.update(ctx, func(tx *sql.Tx) error {
+		var err error
+		if pin, err = selectPin(ctx, tx, repo, reference); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, "DELETE FROM pin WHERE registry = ? AND repository = ? AND reference = ?", repo.Registry, repo.Path, reference)
+		if err != nil {
+			return err
+		}
+		if err := addHistory(ctx, tx, "remove", repo, reference, pin.Digest, time.Now().Unix()); err != nil {
+			return err
+		}
+		dropped, err = unpublish(ctx, tx, pin.Digest)
+		return err
+	})
+	if err != nil {
+		return Pin{}, Freed{}, err
+	}
+	var freed Freed
+	for batch := range slices.Chunk(dropped, collectBatch) {
+		n, err := s.collect(ctx, batch)
+		freed.add(n)
+		if err != nil {
+			return pin, freed, err
+		}
+	}
+	return pin, freed, nil
+}
+
+// unpublish drops the manifests that only d kept, puts their blobs on the
+// collector's list and returns them. It must run in the transaction that took
+// the pin away.
+func unpublish(ctx context.Context, tx *sql.Tx, d digest.Digest) ([]digest.Digest, error) {
+	reach, err := reachable(ctx, tx, d)
+	if err != nil {
+		return nil, err
+	}
+	needed, err := neededBesides(ctx, tx, reach)
+	if err != nil {
+		return nil, err
+	}
+	var dropped []digest.Digest
+	for d := range reach {
+		if needed[d] {
+			continue
+		}
+		for _, query := range []string{
+			"DELETE FROM companion WHERE digest = ?", // its subject may stay
+			"DELETE FROM manifest WHERE digest = ?",  // and its edges and companions with it
+			"INSERT OR IGNORE INTO hold (digest, lease) VALUES (?, 0)",
+		} {
+			if _, err := tx.ExecContext(ctx, query, d.String()); err != nil {
+				return nil, err
+			}
+		}
+		dropped = append(dropped, d)
+	}
+	return dropped, nil
+}
+
+// neededBesides tells which of the digests something outside them needs, and
+// what those need in turn. A manifest outside is needed by definition: only
+// what a pin reaches has a row.
+func neededBesides(ctx context.Context, tx *sql.Tx, among map[digest.Digest]int64) (map[digest.Digest]bool, error) {
+	needed := map[digest.Digest]bool{}
+	parents := map[digest.Digest][]digest.Digest{} // parent inside -> children inside
+	for d := range among {
+		var pinned bool
+		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pin WHERE digest = ?)", d.String()).Scan(&pinned); err != nil {
+			return nil, err
+		}
+		if pinned {
+			needed[d] = true
+		}
+		outside, err := eachParent(ctx, tx, d, func(parent digest.Digest) bool {
+			if _, inside := among[parent]; inside {
+				parents[parent] = append(parents[parent], d)
+				return true
+			}
+			return false
+		})
+		if err != nil {
+			return nil, err
+		}
+		if outside {
+			needed[d] = true
+		}
+	}
+	queue := make([]digest.Digest, 0, len(needed))
+	for d := range needed {
+		queue = append(queue, d)
+	}
+	for len(queue) > 0 {
+		d := queue[0]
+		queue = queue[1:]
+		for _, child := range parents[d] {
+			if !needed[child] {
+				needed[child] = true
+				queue = append(queue, child)
+			}
+		}
+	}
+	return needed, nil
+}
+
+// eachParent calls fn with everything that keeps d alive until fn returns
+// false, and tells whether it did: a layer that thousands of images share is
+// not worth listing once one of them is known to stay.
+func eachParent(ctx context.Context, tx *sql.Tx, d digest.Digest, fn func(digest.Digest) bool) (stopped bool, err error) {
+	rows, err := tx.QueryContext(ctx, `SELECT parent FROM edge WHERE child = ?1
+		UNION ALL SELECT subject FROM manifest WHERE digest = ?1 AND subject IS NOT NULL
+		UNION ALL SELECT subject FROM companion WHERE digest = ?1`, d.String())
+	if err != nil {
+		return false, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var parent digest.Digest
+		if err := rows.Scan(&parent); err != nil {
+			return false, err
+		}
+		if !fn(parent) {
+			return true, nil
+		}
+	}
+	return false, rows.Err()
+}
+
+// PartialAge is how long an abandoned partial download is kept: long enough
+// that tomorrow's sync resumes it.
+const PartialAge = 24 * time.Hour
+
+// Collect drops content that nothing needs: what interrupted runs left, what
+// was replaced, and partial downloads that nobody has written to for
+// partialAge. It is safe while other processes fetch and serve: what a lease
+// holds stays, and a file that a client is reading is read to its end.
+func (s *Store) Collect(ctx context.Context, partialAge time.Duration) (Freed, error) {
+	if err := s.reapLeases(ctx); err != nil {
+		return Freed{}, fmt.Errorf("gc: %w", err)
+	}
+	var freed Freed
+	for after := ""; ; {
+		batch, err := s.waiting(ctx, after)
+		if err != nil {
+			return freed, fmt.Errorf("gc: %w", err)
+		}
+		if len(batch) == 0 {
+			break
+		}
+		n, err := s.collect(ctx, batch)
+		freed.add(n)
+		if err != nil {
+			return freed, fmt.Errorf("gc: %w", err)
+		}
+		after = batch[len(batch)-1].String()
+	}
+	partials, err := s.dropPartials(partialAge)
+	freed.add(partials)
+	return freed, err
+}
+
+// collectBatch is how many files are dropped in one transaction.
+const collectBatch = 256
+
+// waiting lists what is on the collector's list, lease 0.
+func (s *Store) waiting(ctx context.Context, after string) ([]digest.Digest, error) {
+	return list(ctx, s.reader, func(rows *sql.Rows) (d digest.Digest, err error) { return d, rows.Scan(&d) },
+		"SELECT digest FROM hold WHERE lease = 0 AND digest > ? ORDER BY digest LIMIT ?", after, collectBatch)
+}
+
+// collect drops those digests on its list that nothing needs and nobody holds.
+// Rows go first, then files: what is visible must be there. Both steps are
+// write transactions, so nobody can bring a blob back between the look and the
+// removal without holding it first.
+func (s *Store) collect(ctx context.Context, batch []digest.Digest) (Freed, error) {
+	err := s.update(ctx, func(tx *sql.Tx) error {
+		for _, d := range batch {
+			_, err := tx.ExecContext(ctx, `DELETE FROM blob WHERE digest = ?1
+				AND NOT EXISTS (SELECT 1 FROM hold WHERE digest = ?1 AND lease <> 0) AND NOT `+referred("?1"), d.String())
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return Freed{}, err
+	}
+	var freed Freed
+	err = s.update(ctx, func(tx *sql.Tx) error {
+		for _, d := range batch {
+			n, err := s.dropFile(ctx, tx, d)
+			if err != nil {
+				return err
+			}
+			freed.add(n)
+		}
+		return nil
+	})
+	return freed, err
+}
+
+// dropFile removes the file of a digest that has no row and that nobody holds,
+// and takes it off the collector's list. A held one stays on the list.
+func (s *Store) dropFile(ctx context.Context, tx *sql.Tx, d digest.Digest) (Freed, error) {
+	var row, held bool
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM blob WHERE digest = ?1),
+		EXISTS (SELECT 1 FROM hold WHERE digest = ?1 AND lease <> 0)`, d.String()).Scan(&row, &held)
+	if err != nil {
+		return Freed{}, err
+	}
+	if held {
+		return Freed{}, nil
+	}
+	var freed Freed
+	if !row {
+		path := s.blobPath(d)
+		info, err := os.Stat(path)
+		if err == nil {
+			freed = Freed{Blobs: 1, Bytes: info.Size()}
+			err = os.Remove(path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Freed{}, err
+		}
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM hold WHERE digest = ? AND lease = 0", d.String())
+	return freed, err
+}
+
+// dropPartials removes partial downloads that nobody writes and that are older
+// than age.
+func (s *Store) dropPartials(age time.Duration) (Freed, error) {
+	var freed Freed
+	dir := filepath.Join(s.dir, "ingest")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return freed, err
+	}
+	for _, entry := range entries {
+		info, err := entry.Info()
+		if errors.Is(err, fs.ErrNotExist) || err == nil && time.Since(info.ModTime()) < age {
+			continue
+		}
+		if err != nil {
+			return freed, err
+		}
+		removed, err := removeUnlocked(filepath.Join(dir, entry.Name()))
+		if err != nil {
+			return freed, err
+		}
+		if removed {
+			freed.add(Freed{Blobs: 1, Bytes: info.Size()})
+		}
+	}
+	return freed, nil
+}
+
+// removeUnlocked removes a file unless another process has its lock.
+func removeUnlocked(path string) (bool, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	ok, err := tryLock(f)
+	if err != nil || !ok {
+		return false, err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return true, nil
+}

@@ -1,0 +1,251 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// ErrExists is returned by Lease.Writer when the content is in the store already.
+var ErrExists = errors.New("already in the store")
+
+// Writer takes in one blob. What was written before, also by a process that
+// was killed, is kept: Offset tells how much is there. It is not safe for
+// concurrent use.
+type Writer struct {
+	store  *Store
+	desc   v1.Descriptor
+	file   *os.File // locked: one writer per digest on this machine
+	hash   hash.Hash
+	offset int64
+	synced int64 // how far write-back has been asked for
+	done   bool
+}
+
+// Writer starts or resumes the content of desc, of which digest and size
+// count. It waits while another process writes the same content and returns
+// ErrExists once that is there. Content on disk that the index does not know
+// is verified and adopted, which is ErrExists too. The lease must hold the
+// digest.
+//
+// The caller must Close the writer; a writer that was not committed leaves its
+// bytes for the next one.
+func (l *Lease) Writer(ctx context.Context, desc v1.Descriptor) (*Writer, error) {
+	s := l.store
+	if err := checkDigest(desc.Digest); err != nil {
+		return nil, err
+	}
+	if desc.Size < 0 {
+		return nil, fmt.Errorf("blob %s: negative size %d", desc.Digest, desc.Size)
+	}
+	file, err := lockFile(ctx, s.ingestPath(desc.Digest))
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", desc.Digest, err)
+	}
+	w := &Writer{store: s, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash()}
+	exists, err := s.Has(ctx, desc.Digest)
+	if err == nil && !exists {
+		exists, err = s.adopt(ctx, desc)
+	}
+	if err == nil && exists {
+		err = ErrExists
+	}
+	if err != nil {
+		if errors.Is(err, ErrExists) {
+			err = errors.Join(err, os.Remove(file.Name()))
+		}
+		return nil, errors.Join(fmt.Errorf("blob %s: %w", desc.Digest, err), file.Close())
+	}
+	if err := w.resume(); err != nil {
+		return nil, errors.Join(fmt.Errorf("blob %s: %w", desc.Digest, err), file.Close())
+	}
+	return w, nil
+}
+
+// Repair returns a writer for content that the store has but that is damaged:
+// what is committed takes the place of the damaged file.
+func (l *Lease) Repair(ctx context.Context, desc v1.Descriptor) (*Writer, error) {
+	if err := checkDigest(desc.Digest); err != nil {
+		return nil, err
+	}
+	file, err := lockFile(ctx, l.store.ingestPath(desc.Digest))
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", desc.Digest, err)
+	}
+	w := &Writer{store: l.store, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash()}
+	if err := w.resume(); err != nil {
+		return nil, errors.Join(fmt.Errorf("blob %s: %w", desc.Digest, err), file.Close())
+	}
+	return w, nil
+}
+
+// adopt takes a file in blobs/ that the index does not know into the index if
+// it is what its name says: a crash between rename and row leaves such files,
+// and so does the loss of the index. A file that is something else is removed.
+func (s *Store) adopt(ctx context.Context, desc v1.Descriptor) (bool, error) {
+	path := s.blobPath(desc.Digest)
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	h := desc.Digest.Algorithm().Hash()
+	size, err := io.Copy(h, f)
+	if err != nil {
+		return false, err
+	}
+	if size != desc.Size || fmt.Sprintf("%x", h.Sum(nil)) != desc.Digest.Encoded() {
+		return false, os.Remove(path)
+	}
+	// It may have been written, but not made durable.
+	if err := f.Sync(); err != nil {
+		return false, err
+	}
+	return true, s.commits.commit(ctx, commit{digest: desc.Digest, size: size})
+}
+
+// resume hashes what an earlier writer left.
+func (w *Writer) resume() error {
+	n, err := io.Copy(w.hash, w.file)
+	if err != nil {
+		return err
+	}
+	if n > w.desc.Size {
+		return w.Reset()
+	}
+	w.offset, w.synced = n, n
+	return nil
+}
+
+// Offset is how many bytes are there.
+func (w *Writer) Offset() int64 { return w.offset }
+
+// Write appends p. It returns ErrMismatch for bytes beyond the promised size.
+func (w *Writer) Write(p []byte) (int, error) {
+	if err := w.fits(len(p)); err != nil {
+		return 0, err
+	}
+	n, err := w.file.Write(p)
+	w.hash.Write(p[:n])
+	w.advance(n)
+	return n, err
+}
+
+func (w *Writer) fits(n int) error {
+	if w.offset+int64(n) > w.desc.Size {
+		return fmt.Errorf("blob %s: %w: more than the %d bytes promised", w.desc.Digest, ErrMismatch, w.desc.Size)
+	}
+	return nil
+}
+
+const (
+	// bufferSize is what is read, hashed and written at a time; two of these
+	// are in use per transfer of a large blob.
+	bufferSize = 256 << 10
+	// writebackStep is after how many bytes the kernel is asked to start
+	// writing them to the disk, so that the fsync at the end finds little to do.
+	writebackStep = 8 << 20
+)
+
+// ReadFrom appends all of r, hashing one buffer while the next one is read and
+// written: hashing alone takes as long as both.
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
+	var total int64
+	hashed := make(chan struct{}, 1)
+	hashed <- struct{}{}                            // nothing is being hashed
+	size := min(bufferSize, w.desc.Size-w.offset+1) // one more byte shows a body that is too long
+	buffers := [2][]byte{make([]byte, size), make([]byte, size)}
+	defer func() { <-hashed }()
+	for i := 0; ; i++ {
+		buf := buffers[i%2]
+		n, readErr := io.ReadAtLeast(r, buf, (len(buf)+1)/2)
+		if err := w.fits(n); err != nil {
+			return total, err
+		}
+		n, writeErr := w.file.Write(buf[:n])
+		<-hashed
+		go func() {
+			w.hash.Write(buf[:n])
+			hashed <- struct{}{}
+		}()
+		w.advance(n)
+		total += int64(n)
+		if writeErr != nil {
+			return total, writeErr
+		}
+		switch {
+		case readErr == nil:
+		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
+			// ReadAtLeast says ErrUnexpectedEOF also for an ordinary end. A
+			// body that was cut short is told apart by what is missing.
+			return total, nil
+		default:
+			return total, readErr
+		}
+	}
+}
+
+func (w *Writer) advance(n int) {
+	w.offset += int64(n)
+	if w.offset-w.synced >= writebackStep {
+		startWriteback(w.file, w.synced, w.offset-w.synced)
+		w.synced = w.offset
+	}
+}
+
+// Reset drops what is there and starts from zero.
+func (w *Writer) Reset() error {
+	if err := w.file.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := w.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	w.hash.Reset()
+	w.offset, w.synced = 0, 0
+	return nil
+}
+
+// Commit verifies size and digest and makes the content durable and visible.
+// It returns ErrMismatch if the content is not what was promised; the writer
+// has then been reset.
+func (w *Writer) Commit(ctx context.Context) error {
+	if w.offset != w.desc.Size {
+		err := fmt.Errorf("blob %s: %w: %d of %d bytes", w.desc.Digest, ErrMismatch, w.offset, w.desc.Size)
+		return errors.Join(err, w.Reset())
+	}
+	if got := fmt.Sprintf("%x", w.hash.Sum(nil)); got != w.desc.Digest.Encoded() {
+		err := fmt.Errorf("blob %s: %w: got %s:%s", w.desc.Digest, ErrMismatch, w.desc.Digest.Algorithm(), got)
+		return errors.Join(err, w.Reset())
+	}
+	if err := w.file.Chmod(0o444); err != nil {
+		return err
+	}
+	if err := w.file.Sync(); err != nil {
+		return err
+	}
+	err := w.store.commits.commit(ctx, commit{digest: w.desc.Digest, size: w.desc.Size, from: w.file.Name()})
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", w.desc.Digest, err)
+	}
+	w.done = true
+	return nil
+}
+
+// Close releases the writer. Without a Commit before it, what was written
+// stays for the next writer.
+func (w *Writer) Close() error {
+	if !w.done && w.offset == 0 {
+		return errors.Join(os.Remove(w.file.Name()), w.file.Close()) // nothing worth keeping
+	}
+	return w.file.Close()
+}

@@ -1,0 +1,184 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Lease protects content that is being fetched from rm and gc in any process:
+// between the moment a blob arrives and the moment an image that needs it is
+// published, nothing else refers to it. A lease ends with Close, or with the
+// process. It is safe for concurrent use.
+type Lease struct {
+	store *Store
+	id    int64
+	name  string
+	file  *os.File // locked as long as the lease lives
+
+	mu   sync.Mutex
+	held map[digest.Digest]bool
+}
+
+// NewLease starts a lease.
+func (s *Store) NewLease(ctx context.Context) (*Lease, error) {
+	l := &Lease{store: s, name: rand.Text(), held: map[digest.Digest]bool{}}
+	file, err := lockFile(ctx, s.leasePath(l.name))
+	if err != nil {
+		return nil, fmt.Errorf("lease: %w", err)
+	}
+	l.file = file
+	err = s.update(ctx, func(tx *sql.Tx) error {
+		res, err := tx.ExecContext(ctx, "INSERT INTO lease (name) VALUES (?)", l.name)
+		if err != nil {
+			return err
+		}
+		l.id, err = res.LastInsertId()
+		return err
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lease: %w", err), l.release())
+	}
+	s.mu.Lock()
+	s.leases[l.id] = l
+	s.mu.Unlock()
+	return l, nil
+}
+
+func (s *Store) leasePath(name string) string { return filepath.Join(s.dir, "leases", name) }
+
+// Hold protects the digests from now on, whether they are in the store or not.
+// Ask what is missing after it, never before: what is there when Hold returns,
+// stays.
+func (l *Lease) Hold(ctx context.Context, digests ...digest.Digest) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var fresh []digest.Digest
+	for _, d := range digests {
+		if err := checkDigest(d); err != nil {
+			return err
+		}
+		if !l.held[d] {
+			fresh = append(fresh, d)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	err := l.store.update(ctx, func(tx *sql.Tx) error {
+		stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO hold (digest, lease) VALUES (?, ?)")
+		if err != nil {
+			return err
+		}
+		defer stmt.Close()
+		for _, d := range fresh {
+			if _, err := stmt.ExecContext(ctx, d.String(), l.id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("lease: %w", err)
+	}
+	for _, d := range fresh {
+		l.held[d] = true
+	}
+	return nil
+}
+
+// Close ends the lease. What it held and no published image needs is left to
+// the collector: the next run may want it.
+func (l *Lease) Close() error {
+	l.store.mu.Lock()
+	_, open := l.store.leases[l.id]
+	delete(l.store.leases, l.id)
+	l.store.mu.Unlock()
+	if !open {
+		return nil
+	}
+	ctx := context.Background() // a lease must end also when the command was interrupted
+	err := l.store.update(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
+	return errors.Join(err, l.release())
+}
+
+func (l *Lease) release() error {
+	return errors.Join(os.Remove(l.file.Name()), l.file.Close())
+}
+
+// dropLease hands what the lease held to the collector (lease 0), except what
+// published images have come to need.
+func dropLease(ctx context.Context, tx *sql.Tx, id int64) error {
+	for _, query := range []string{
+		`INSERT OR IGNORE INTO hold (digest, lease)
+		 SELECT digest, 0 FROM hold AS h WHERE lease = ? AND NOT ` + referred("h.digest"),
+		"DELETE FROM hold WHERE lease = ?",
+		"DELETE FROM lease WHERE id = ?",
+	} {
+		if _, err := tx.ExecContext(ctx, query, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// referred is an SQL condition: something published refers to the digest in
+// expr. Manifests exist only as long as a pin reaches them, so one reference is
+// enough to be needed.
+func referred(expr string) string {
+	return fmt.Sprintf(`(EXISTS (SELECT 1 FROM manifest WHERE digest = %[1]s)
+		OR EXISTS (SELECT 1 FROM edge WHERE child = %[1]s))`, expr)
+}
+
+// reapLeases ends the leases of processes that are gone. Their lock tells: it
+// can be had only when nobody lives who took it.
+func (s *Store) reapLeases(ctx context.Context) error {
+	type lease struct {
+		id   int64
+		name string
+	}
+	var all []lease
+	rows, err := s.writer.QueryContext(ctx, "SELECT id, name FROM lease")
+	if err != nil {
+		return err
+	}
+	for rows.Next() {
+		var l lease
+		if err := rows.Scan(&l.id, &l.name); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		all = append(all, l)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, l := range all {
+		path := s.leasePath(l.name)
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err == nil {
+			dead, lockErr := tryLock(f)
+			if !dead || lockErr != nil {
+				f.Close()
+				continue
+			}
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		err = s.update(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
+		if f != nil {
+			err = errors.Join(err, os.Remove(path), f.Close())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

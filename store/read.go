@@ -1,0 +1,174 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Has reports whether the content of d is in the store, complete and verified.
+func (s *Store) Has(ctx context.Context, d digest.Digest) (bool, error) {
+	var there bool
+	err := s.reader.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM blob WHERE digest = ?)", d.String()).Scan(&there)
+	if err != nil {
+		return false, fmt.Errorf("blob %s: %w", d, err)
+	}
+	return there, nil
+}
+
+// Manifest returns what a tag or digest means: a pinned tag, a tag that came
+// with a pinned image, or any published manifest by its digest. It returns
+// ErrNotFound for everything else. Digests are not looked for by repository:
+// content is what its digest says wherever it was found.
+func (s *Store) Manifest(ctx context.Context, repo Repository, reference string) (Manifest, error) {
+	const byDigest = `SELECT manifest.digest, media_type, bytes FROM manifest WHERE digest = ?`
+	const byTag = `SELECT manifest.digest, media_type, bytes FROM manifest JOIN (
+			SELECT digest FROM pin WHERE registry = ?1 AND repository = ?2 AND reference = ?3
+			UNION ALL SELECT digest FROM companion WHERE registry = ?1 AND repository = ?2 AND reference = ?3
+			LIMIT 1
+		) AS named ON named.digest = manifest.digest`
+	var row *sql.Row
+	if separator(reference) == "@" {
+		row = s.reader.QueryRowContext(ctx, byDigest, reference)
+	} else {
+		row = s.reader.QueryRowContext(ctx, byTag, repo.Registry, repo.Path, reference)
+	}
+	var m Manifest
+	switch err := row.Scan(&m.Digest, &m.MediaType, &m.Bytes); {
+	case errors.Is(err, sql.ErrNoRows):
+		return Manifest{}, fmt.Errorf("%s%s%s: %w", repo, separator(reference), reference, ErrNotFound)
+	case err != nil:
+		return Manifest{}, fmt.Errorf("%s%s%s: %w", repo, separator(reference), reference, err)
+	}
+	m.Size = int64(len(m.Bytes))
+	return m, nil
+}
+
+// Blob opens content for reading and returns its size in bytes. The reader is
+// an *os.File, so that it can be sent without being copied. What is open stays
+// readable when it is removed from the store. It returns ErrNotFound for what is
+// not there or not whole.
+func (s *Store) Blob(ctx context.Context, _ Repository, d digest.Digest) (io.ReadSeekCloser, int64, error) {
+	if err := checkDigest(d); err != nil {
+		return nil, 0, err
+	}
+	var size int64
+	switch err := s.reader.QueryRowContext(ctx, "SELECT size FROM blob WHERE digest = ?", d.String()).Scan(&size); {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, 0, fmt.Errorf("blob %s: %w", d, ErrNotFound)
+	case err != nil:
+		return nil, 0, fmt.Errorf("blob %s: %w", d, err)
+	}
+	f, err := os.Open(s.blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, fmt.Errorf("blob %s: its file is missing: %w", d, ErrNotFound)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("blob %s: %w", d, err)
+	}
+	// A file of another size is damaged: no answer is better than a wrong one.
+	if info, err := f.Stat(); err != nil || info.Size() != size {
+		return nil, 0, errors.Join(fmt.Errorf("blob %s: its file is damaged: %w", d, ErrNotFound), f.Close())
+	}
+	return f, size, nil
+}
+
+// ReadBlob returns the whole content of a small blob; more than limit bytes is
+// an error.
+func (s *Store) ReadBlob(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
+	f, size, err := s.Blob(ctx, Repository{}, d)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, fmt.Errorf("blob %s: %d bytes, at most %d are expected", d, size, limit)
+	}
+	content := make([]byte, size)
+	_, err = io.ReadFull(f, content)
+	return content, err
+}
+
+// Tags lists the tags of a repository in bytewise order, after last, at most n
+// (all if n is negative). It returns ErrNotFound if nothing of the repository is
+// pinned.
+func (s *Store) Tags(ctx context.Context, repo Repository, last string, n int) ([]string, error) {
+	var known bool
+	err := s.reader.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM pin WHERE registry = ? AND repository = ?)", repo.Registry, repo.Path).Scan(&known)
+	if err != nil {
+		return nil, fmt.Errorf("tags of %s: %w", repo, err)
+	}
+	if !known {
+		return nil, fmt.Errorf("%s: %w", repo, ErrNotFound)
+	}
+	tags, err := list(ctx, s.reader, func(rows *sql.Rows) (tag string, err error) { return tag, rows.Scan(&tag) },
+		`SELECT reference FROM pin WHERE registry = ?1 AND repository = ?2 AND reference > ?3 AND instr(reference, ':') = 0
+		UNION SELECT reference FROM companion WHERE registry = ?1 AND repository = ?2 AND reference > ?3
+		ORDER BY 1 LIMIT ?4`, repo.Registry, repo.Path, last, n)
+	if err != nil {
+		return nil, fmt.Errorf("tags of %s: %w", repo, err)
+	}
+	return tags, nil
+}
+
+// Repositories lists the repositories of a registry (all if it is "") that have
+// pins, sorted by their fully qualified form, after last, at most n (all if n is
+// negative).
+func (s *Store) Repositories(ctx context.Context, registry, last string, n int) ([]Repository, error) {
+	repos, err := list(ctx, s.reader, func(rows *sql.Rows) (r Repository, err error) { return r, rows.Scan(&r.Registry, &r.Path) },
+		`SELECT DISTINCT registry, repository FROM pin
+		WHERE (?1 = '' OR registry = ?1) AND registry || '/' || repository > ?2
+		ORDER BY registry || '/' || repository LIMIT ?3`, registry, last, n)
+	if err != nil {
+		return nil, fmt.Errorf("repositories: %w", err)
+	}
+	return repos, nil
+}
+
+// Referrers lists the manifests that refer to subject, such as signatures and
+// SBOMs, as the referrers API describes them (distribution specification 1.1,
+// "Listing Referrers"): with artifact type and annotations.
+func (s *Store) Referrers(ctx context.Context, _ Repository, subject digest.Digest) ([]v1.Descriptor, error) {
+	descs, err := list(ctx, s.reader, func(rows *sql.Rows) (d v1.Descriptor, err error) {
+		var content []byte
+		if err := rows.Scan(&d.Digest, &d.MediaType, &content, &d.ArtifactType); err != nil {
+			return d, err
+		}
+		d.Size = int64(len(content))
+		var doc struct{ Annotations map[string]string }
+		if err := json.Unmarshal(content, &doc); err != nil {
+			return d, err
+		}
+		d.Annotations = doc.Annotations
+		return d, nil
+	}, `SELECT digest, media_type, bytes, artifact_type FROM manifest WHERE subject = ? ORDER BY digest`, subject.String())
+	if err != nil {
+		return nil, fmt.Errorf("referrers of %s: %w", subject, err)
+	}
+	return descs, nil
+}
+
+func list[T any](ctx context.Context, q querier, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, rows.Err()
+}

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	_ "github.com/mattn/go-sqlite3" // the "sqlite3" driver of database/sql
+	"github.com/opencontainers/go-digest"
+)
+
+// Store is an open store. It is safe for concurrent use.
+type Store struct {
+	dir    string
+	reader *sql.DB
+	writer *sql.DB // nil when the store was opened read-only
+
+	commits commitQueue
+
+	mu     sync.Mutex
+	leases map[int64]*Lease
+}
+
+// Open opens the store in dir for reading and writing and creates it if there
+// is none. It migrates an older store; one that was made by a newer mirrorctl is
+// refused with ErrNewer and not touched.
+func Open(ctx context.Context, dir string) (*Store, error) {
+	if err := refuseNewer(dir); err != nil {
+		return nil, err
+	}
+	for _, sub := range []string{"", "blobs", "ingest", "leases"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return nil, fmt.Errorf("store %s: %w", dir, err)
+		}
+	}
+	// One writer connection: SQLite has one writer anyway, and a queue inside
+	// the process is fairer than the busy handler.
+	writer, err := openDB(dir, "_txlock=immediate&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_busy_timeout=30000", 1)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", dir, err)
+	}
+	s := &Store{dir: dir, writer: writer, leases: map[int64]*Lease{}}
+	s.commits.store = s
+	if err := s.migrate(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), s.Close())
+	}
+	if err := s.openReader(); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens the store in dir for reading. It returns ErrNoStore where
+// there is none and ErrNewer for one that a newer mirrorctl made. Pins and
+// removals by other processes are seen at once.
+func OpenReadOnly(ctx context.Context, dir string) (*Store, error) {
+	if _, err := os.Stat(filepath.Join(dir, indexFile)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("store %s: %w", dir, ErrNoStore)
+		}
+		return nil, fmt.Errorf("store %s: %w", dir, err)
+	}
+	if err := refuseNewer(dir); err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir}
+	if err := s.openReader(); err != nil {
+		return nil, err
+	}
+	var version int
+	if err := s.reader.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), s.Close())
+	}
+	if version != schemaVersion() {
+		err := fmt.Errorf("store %s: its index has schema %d, this mirrorctl needs %d: run a command that writes to it, for instance mirrorctl gc", dir, version, schemaVersion())
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) openReader() error {
+	reader, err := openDB(s.dir, "mode=ro&_query_only=1&_busy_timeout=30000", max(4, 2*runtime.NumCPU()))
+	if err != nil {
+		return fmt.Errorf("store %s: %w", s.dir, err)
+	}
+	s.reader = reader
+	return nil
+}
+
+// openDB opens the index. The pragmas stand in the DSN because one that is set
+// with Exec reaches only one connection of the pool.
+func openDB(dir, params string, conns int) (*sql.DB, error) {
+	abs, err := filepath.Abs(filepath.Join(dir, indexFile))
+	if err != nil {
+		return nil, err
+	}
+	dsn := "file:" + (&url.URL{Path: filepath.ToSlash(abs)}).EscapedPath() + "?" + params
+	db, err := sql.Open("sqlite3", dsn)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return db, nil
+}
+
+// Close releases the store. Leases that are still open are closed.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	open := make([]*Lease, 0, len(s.leases))
+	for _, l := range s.leases {
+		open = append(open, l)
+	}
+	s.mu.Unlock()
+	var errs []error
+	for _, l := range open {
+		errs = append(errs, l.Close())
+	}
+	for _, db := range []*sql.DB{s.reader, s.writer} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Dir returns the folder of the store.
+func (s *Store) Dir() string { return s.dir }
+
+// update runs fn in one write transaction, which is immediate: it waits its
+// turn at the start and can then not fail with "database is locked".
+func (s *Store) update(ctx context.Context, fn func(*sql.Tx) error) error {
+	if s.writer == nil {
+		return errors.New("store is open read-only")
+	}
+	tx, err := s.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := fn(tx); err != nil {
+		return errors.Join(err, ignoreDone(tx.Rollback()))
+	}
+	return tx.Commit()
+}
+
+// ignoreDone drops the error of rolling back a transaction that has ended by
+// itself, as it does when its context ends.
+func ignoreDone(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return nil
+	}
+	return err
+}
+
+// checkDigest accepts the algorithms that the image specification registers.
+func checkDigest(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("digest %q: %w", string(d), err)
+	}
+	if a := d.Algorithm(); a != digest.SHA256 && a != digest.SHA512 {
+		return fmt.Errorf("digest %s: %w", d, digest.ErrDigestUnsupported)
+	}
+	return nil
+}
+
+// blobPath is where the content of d is, or would be. d must be valid: it is
+// what keeps a digest from outside from becoming any other path.
+func (s *Store) blobPath(d digest.Digest) string {
+	return filepath.Join(s.dir, "blobs", d.Algorithm().String(), d.Encoded())
+}
+
+func (s *Store) ingestPath(d digest.Digest) string {
+	return filepath.Join(s.dir, "ingest", d.Algorithm().String()+"-"+d.Encoded())
+}

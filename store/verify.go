@@ -1,0 +1,159 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Damage is content that is not what the index says.
+type Damage struct {
+	v1.Descriptor        // digest and size are what it should have
+	Problem       string // missing, truncated, corrupt, unreadable: ..., not in the index
+	Pins          []Pin  // the images that it hurts
+}
+
+// Checked sums up a verification.
+type Checked struct {
+	Blobs  int
+	Bytes  int64
+	Damage []Damage
+}
+
+// Verify re-hashes the files of everything that the given pins reach, or of
+// everything in the store if there are none, and checks that every edge leads
+// to a blob. report, if not nil, is called after each blob with its size.
+// Damage is in the result, not in the error.
+func (s *Store) Verify(ctx context.Context, pins []Pin, report func(int64)) (Checked, error) {
+	blobs, damage, err := s.toVerify(ctx, pins)
+	if err != nil {
+		return Checked{}, fmt.Errorf("verify: %w", err)
+	}
+	result := Checked{Damage: damage}
+	buf := make([]byte, 1<<20)
+	for _, b := range blobs {
+		if err := ctx.Err(); err != nil {
+			return result, err
+		}
+		problem := s.checkFile(b, buf)
+		if problem != "" {
+			// It may have been removed meanwhile, which is no damage.
+			if there, err := s.Has(ctx, b.Digest); err != nil {
+				return result, err
+			} else if !there {
+				continue
+			}
+			result.Damage = append(result.Damage, Damage{Descriptor: b, Problem: problem})
+		}
+		result.Blobs++
+		result.Bytes += b.Size
+		if report != nil {
+			report(b.Size)
+		}
+	}
+	for i := range result.Damage {
+		if result.Damage[i].Pins, err = s.pinsReaching(ctx, result.Damage[i].Digest); err != nil {
+			return result, err
+		}
+	}
+	return result, nil
+}
+
+// toVerify lists the blobs to look at, and the edges that lead nowhere.
+func (s *Store) toVerify(ctx context.Context, pins []Pin) ([]v1.Descriptor, []Damage, error) {
+	dangling := `SELECT DISTINCT child, size FROM edge WHERE kind <> 'foreign' AND NOT EXISTS (SELECT 1 FROM blob WHERE digest = child)`
+	lost, err := list(ctx, s.reader, scanDescriptor, dangling)
+	if err != nil {
+		return nil, nil, err
+	}
+	var damage []Damage
+	if len(pins) == 0 {
+		for _, d := range lost {
+			damage = append(damage, Damage{Descriptor: d, Problem: "not in the index"})
+		}
+		blobs, err := list(ctx, s.reader, scanDescriptor, "SELECT digest, size FROM blob ORDER BY digest")
+		return blobs, damage, err
+	}
+	var blobs []v1.Descriptor
+	seen := map[digest.Digest]bool{}
+	for _, pin := range pins {
+		reach, err := reachable(ctx, s.reader, pin.Digest)
+		if err != nil {
+			return nil, nil, err
+		}
+		for d, size := range reach {
+			if !seen[d] {
+				seen[d] = true
+				blobs = append(blobs, v1.Descriptor{Digest: d, Size: size})
+			}
+		}
+	}
+	for _, d := range lost {
+		hurt, err := s.pinsReaching(ctx, d.Digest)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, pin := range pins {
+			if containsPin(hurt, pin) {
+				damage = append(damage, Damage{Descriptor: d, Problem: "not in the index"})
+				break
+			}
+		}
+	}
+	return blobs, damage, nil
+}
+
+func scanDescriptor(rows *sql.Rows) (d v1.Descriptor, err error) {
+	return d, rows.Scan(&d.Digest, &d.Size)
+}
+
+func containsPin(pins []Pin, pin Pin) bool {
+	for _, p := range pins {
+		if p.Name() == pin.Name() {
+			return true
+		}
+	}
+	return false
+}
+
+// checkFile returns what is wrong with the file of a blob, or "".
+func (s *Store) checkFile(b v1.Descriptor, buf []byte) string {
+	f, err := os.Open(s.blobPath(b.Digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "missing"
+	}
+	if err != nil {
+		return "unreadable: " + err.Error()
+	}
+	defer f.Close()
+	h := b.Digest.Algorithm().Hash()
+	n, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, buf)
+	switch {
+	case err != nil:
+		return "unreadable: " + err.Error()
+	case n < b.Size:
+		return fmt.Sprintf("truncated: %d of %d bytes", n, b.Size)
+	case n > b.Size:
+		return fmt.Sprintf("too long: %d instead of %d bytes", n, b.Size)
+	case fmt.Sprintf("%x", h.Sum(nil)) != b.Digest.Encoded():
+		return "corrupt"
+	}
+	return ""
+}
+
+// pinsReaching returns the pins that need a digest.
+func (s *Store) pinsReaching(ctx context.Context, d digest.Digest) ([]Pin, error) {
+	return selectPins(ctx, s.reader, `WHERE pin.digest IN (WITH RECURSIVE up (digest) AS (
+			SELECT ?
+			UNION SELECT edge.parent FROM up CROSS JOIN edge ON edge.child = up.digest
+			UNION SELECT manifest.subject FROM up CROSS JOIN manifest ON manifest.digest = up.digest WHERE manifest.subject IS NOT NULL
+			UNION SELECT companion.subject FROM up CROSS JOIN companion ON companion.digest = up.digest
+		) SELECT digest FROM up)`, d.String())
+}
