@@ -1,0 +1,47 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+
+	"mirrorctl/store"
+)
+
+// blob answers end-2, ranges included: clients resume with them.
+func (h *Handler) blob(w http.ResponseWriter, r *http.Request, req *request) error {
+	content, size, err := h.content.Blob(r.Context(), req.repo, req.digest())
+	if err != nil {
+		if errors.Is(err, store.ErrNotFound) {
+			return errNoBlob(req)
+		}
+		return err
+	}
+	defer content.Close()
+	// A file that lost its end must not become a complete answer: podman and
+	// kaniko would give up for good, while an error sends clients elsewhere.
+	// Going back to the start is ServeContent's.
+	end, err := content.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", req.reference, err)
+	}
+	if end != size {
+		return fmt.Errorf("blob %s: has %d bytes, should have %d: run mirrorctl verify --repair", req.reference, end, size)
+	}
+	setContentHeaders(w.Header(), "application/octet-stream", req.reference)
+	h.serveContent(w, r, content)
+	return nil
+}
+
+// clientLeft tells a connection that ended from content that could not be read.
+func clientLeft(r *http.Request, err error) bool {
+	return r.Context().Err() != nil ||
+		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.Is(err, context.Canceled)
+}

@@ -1,0 +1,179 @@
+package serve
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+)
+
+// Options configure a [Handler]. The zero value is that of docker.io's mirror
+// without aliases.
+type Options struct {
+	// DefaultRegistry is meant where a request names none. Empty is docker.io.
+	DefaultRegistry string
+
+	// Aliases are words without a dot that stand for a registry at the start
+	// of a path: {"ghcr": "ghcr.io"} for clients that cannot write a host
+	// there.
+	Aliases map[string]string
+
+	// Log gets the errors whose text clients do not see. Nil drops them.
+	Log *slog.Logger
+}
+
+// Handler answers the read API of a registry from a [Content]. It is safe for
+// concurrent use and keeps nothing between requests.
+type Handler struct {
+	content Content
+	names   names
+	log     *slog.Logger
+}
+
+// New returns a handler for content. The error is one of the options: a
+// registry or an alias that no image name can hold.
+func New(content Content, opts Options) (*Handler, error) {
+	names, err := newNames(opts.DefaultRegistry, opts.Aliases)
+	if err != nil {
+		return nil, err
+	}
+	log := opts.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Handler{content: content, names: names, log: log}, nil
+}
+
+// Header values that are the same in every answer. They are put into the map
+// as they are, which saves an allocation each; nothing may change them.
+var (
+	headerVersion = []string{"registry/2.0"}
+	headerClose   = []string{"close"}
+	headerNosniff = []string{"nosniff"}
+	headerRanges  = []string{"bytes"}
+	headerHit     = []string{"hit"}
+	headerMiss    = []string{"miss"}
+)
+
+// ServeHTTP answers one request.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header["Docker-Distribution-Api-Version"] = headerVersion
+	header["X-Content-Type-Options"] = headerNosniff
+	if r.ContentLength != 0 {
+		// No request of this API has a body. net/http would read a part of it
+		// away, before it answers if the connection is to be used again, and
+		// for as long as the client likes.
+		header["Connection"] = headerClose
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+	}
+	req, err := h.names.route(r.Method, r.URL)
+	if err == nil {
+		err = h.answer(w, r, &req)
+	}
+	if err != nil {
+		h.fail(w, r, err)
+	}
+}
+
+// answer returns an error only if nothing has been written yet.
+func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *request) error {
+	switch req.kind {
+	case kindManifest:
+		return h.manifest(w, r, req)
+	case kindBlob:
+		return h.blob(w, r, req)
+	case kindTags:
+		return h.tags(w, r, req)
+	case kindReferrers:
+		return h.referrers(w, r, req)
+	case kindCatalog:
+		return h.catalog(w, r, req)
+	case kindPing:
+		writeBody(w, r, http.StatusOK, "application/json", []byte("{}"))
+	case kindRoot:
+		rootPage(w, r)
+	default:
+		writeBody(w, r, http.StatusNotFound, "text/plain; charset=utf-8", []byte("not found: the registry is under /v2/\n"))
+	}
+	return nil
+}
+
+func rootPage(w http.ResponseWriter, r *http.Request) {
+	const text = "mirrorctl: a read-only mirror of container images. The registry is under /v2/.\n"
+	status := http.StatusOK
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		status = http.StatusMethodNotAllowed
+	}
+	writeBody(w, r, status, "text/plain; charset=utf-8", []byte(text))
+}
+
+// setContentHeaders describes content that is addressed by its digest. The
+// digest is the entity tag too: it changes exactly when the bytes do.
+func setContentHeaders(header http.Header, mediaType, digest string) {
+	values := [...]string{mediaType, digest, `"` + digest + `"`}
+	header["Content-Type"] = values[0:1:1]
+	header["Docker-Content-Digest"] = values[1:2:2]
+	header["Etag"] = values[2:3:3]
+	header["X-Mirrorctl-Cache"] = headerHit
+}
+
+// serveContent is [http.ServeContent], which knows ranges and conditions, with
+// the registry's error body in place of its plain text.
+func (h *Handler) serveContent(w http.ResponseWriter, r *http.Request, content io.ReadSeeker) {
+	out := &contentWriter{ResponseWriter: w, request: r}
+	http.ServeContent(out, r, "", time.Time{}, content)
+	if out.err != nil && !clientLeft(r, out.err) {
+		// The client sees a body that is shorter than its Content-Length.
+		h.log.ErrorContext(r.Context(), "answer broke off", "path", r.URL.Path, "error", out.err)
+	}
+}
+
+// contentWriter replaces the body of an error by the registry's. It passes
+// ReadFrom on, so that a file still goes out by sendfile.
+type contentWriter struct {
+	http.ResponseWriter
+	request  *http.Request
+	replaced bool  // the body has been written, what comes now is the other one
+	err      error // of the copy
+}
+
+func (w *contentWriter) WriteHeader(status int) {
+	switch status {
+	case http.StatusRequestedRangeNotSatisfiable:
+		w.replaced = true
+		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeRangeInvalid, message: "the range is not within the content"})
+	case http.StatusPreconditionFailed:
+		w.replaced = true
+		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeUnsupported, message: "the content is not the one that If-Match names"})
+	case http.StatusInternalServerError:
+		w.replaced = true
+		w.err = errors.New("content cannot seek")
+		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeUnknown, message: "internal error: see the log of the mirror"})
+	default:
+		w.ResponseWriter.WriteHeader(status)
+	}
+}
+
+func (w *contentWriter) Write(p []byte) (int, error) {
+	if w.replaced {
+		return len(p), nil
+	}
+	n, err := w.ResponseWriter.Write(p)
+	if err != nil {
+		w.err = err
+	}
+	return n, err
+}
+
+func (w *contentWriter) ReadFrom(src io.Reader) (int64, error) {
+	n, err := io.Copy(w.ResponseWriter, src)
+	if err != nil {
+		w.err = err
+	}
+	return n, err
+}
+
+func (w *contentWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

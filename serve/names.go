@@ -1,0 +1,124 @@
+package serve
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+
+	"mirrorctl/store"
+)
+
+const dockerHub = "docker.io"
+
+// maxNameLength limits the path of a repository, in bytes and without its
+// registry. It is distribution/reference's limit: a longer name cannot be
+// written in any Dockerfile or client, so it can neither be pinned nor meant.
+const maxNameLength = 255
+
+// names knows which registry a request means. One port stands for all
+// registries, and clients say which in different ways:
+//
+//  1. A query, ?ns=ghcr.io: containerd, BuildKit, dockerd with the containerd
+//     store, regctl, k3s.
+//  2. A first component after /v2, /v2/ghcr.io/owner/app, or before it,
+//     /ghcr.io/v2/owner/app: podman, buildah, skopeo, kaniko, crane, and all
+//     clients that take a mirror with a path. It is a registry's host, or an
+//     alias without a dot for clients that cannot write a host there (kaniko).
+//  3. Nothing: dockerd's registry-mirrors. That is the default registry.
+//
+// Both 1 and 2 at once is what BuildKit, containerd (override_path) and regctl
+// (pathPrefix) send when their mirror has a path: the path was put there by
+// the person who configured the mirror, the query by the client. If they say
+// the same registry, the prefix is that configuration and goes. If they
+// differ, ns decides and the path is taken whole, because
+//
+//   - a client sends ns only for the registry of the image it was asked for,
+//     and a repository may well begin with a host: a mirrored
+//     registry.example/docker.io/library/alpine of a pull-through registry is
+//     ns=registry.example and /v2/docker.io/library/alpine;
+//   - if the prefix is a mistake in a configuration, the whole path is a name
+//     that nobody has pinned. The client gets 404 and goes on to its next
+//     host. Following the prefix would hand it another registry's image.
+//
+// A registry before /v2 is never part of a repository; where it differs from
+// ns it is ignored.
+type names struct {
+	fallback string            // the default registry
+	aliases  map[string]string // first component without a dot -> registry
+}
+
+// newNames checks what was configured, so that no request can produce a name
+// that is not valid.
+func newNames(fallback string, aliases map[string]string) (names, error) {
+	if fallback == "" {
+		fallback = dockerHub
+	}
+	n := names{aliases: maps.Clone(aliases)}
+	var ok bool
+	if n.fallback, ok = canonicalHost(fallback); !ok {
+		return names{}, fmt.Errorf("default registry %q: not a registry's host name, such as ghcr.io or localhost:5000", fallback)
+	}
+	for alias, registry := range n.aliases {
+		switch {
+		case !validComponent(alias) || looksLikeHost(alias):
+			return names{}, fmt.Errorf("alias %q: must be one lower-case word without a dot, such as ghcr", alias)
+		case alias == "v2" || alias == "library":
+			// The first would hide the API, the second Docker Hub's own images.
+			return names{}, fmt.Errorf("alias %q: has another meaning", alias)
+		}
+		if n.aliases[alias], ok = canonicalHost(registry); !ok {
+			return names{}, fmt.Errorf("alias %q: %q is not a registry's host name, such as ghcr.io or localhost:5000", alias, registry)
+		}
+	}
+	return n, nil
+}
+
+// registry returns the registry that a path component or ns stands for, or ""
+// if it is not one.
+func (n *names) registry(s string) string {
+	if !looksLikeHost(s) {
+		return n.aliases[s]
+	}
+	host, _ := canonicalHost(s)
+	return host
+}
+
+// repository returns the repository of a name as the client wrote it, within
+// scope, the registry that ns or a prefix before /v2 gave, or "".
+func (n *names) repository(scope, name string) (store.Repository, bool) {
+	repo := store.Repository{Registry: scope, Path: name}
+	if first, rest, more := strings.Cut(name, "/"); more {
+		prefix := n.registry(first)
+		if prefix != "" && (scope == "" || scope == prefix) {
+			repo = store.Repository{Registry: prefix, Path: rest}
+		}
+	}
+	if repo.Registry == "" {
+		repo.Registry = n.fallback
+	}
+	if repo.Registry == dockerHub && !strings.Contains(repo.Path, "/") {
+		repo.Path = "library/" + repo.Path
+	}
+	return repo, validPath(repo.Path)
+}
+
+// looksLikeHost tells a registry from the first component of a repository by
+// the rule of every client: a dot, a colon, or localhost.
+func looksLikeHost(s string) bool {
+	return strings.ContainsAny(s, ".:") || strings.EqualFold(s, "localhost")
+}
+
+// canonicalHost returns a registry's host, with its port if it has one, in the
+// one form under which images are stored: lower case, and docker.io for Docker
+// Hub's hosts. The grammar is that of distribution/reference.
+func canonicalHost(s string) (string, bool) {
+	if !looksLikeHost(s) || !validHost(s) {
+		return "", false
+	}
+	host := strings.ToLower(s)
+	switch host {
+	case "index.docker.io", "registry-1.docker.io":
+		host = dockerHub
+	}
+	return host, true
+}
