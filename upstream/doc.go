@@ -1,0 +1,117 @@
+// Package upstream reaches other registries: it resolves tags and brings whole
+// images into a store, each byte once.
+//
+// A registry has one or more endpoints: its mirrors, asked first, and the
+// registry itself or what the configuration puts in its place. Every endpoint
+// has an HTTP client of its own, so that neither credentials nor TLS settings
+// can reach another host. regclient speaks the protocol; a transport below it
+// adds what it lacks: ranges, so that downloads resume, the ns parameter for
+// mirrors, and a limit on silence.
+//
+// Nothing that an upstream sends is trusted: the store hashes all content
+// itself, and every read has a limit in size and time.
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/regclient/regclient/config"
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sync/singleflight"
+
+	"mirrorctl/store"
+)
+
+// Registry is how a registry is reached. The zero value means: at its own
+// address, with the credentials of the docker configuration.
+type Registry struct {
+	URL      string   // http(s)://host[:port][/prefix], or ocidir://folder; "" is the registry's own address
+	Mirrors  []string // http(s)://host[:port][/prefix], asked first
+	Username string   // for URL; never sent to mirrors
+	Password string
+	CA       []byte // PEM, trusted for URL and mirrors besides the system's authorities
+	Insecure bool   // do not verify TLS certificates of URL
+}
+
+// Options configure a Client.
+type Options struct {
+	Registries map[string]Registry // by name: docker.io, ghcr.io
+	Jobs       int                 // blobs in transfer at a time; 0 is DefaultJobs
+	UserAgent  string
+	Log        *slog.Logger // nil is silent
+}
+
+// DefaultJobs is how many blobs are transferred at a time.
+const DefaultJobs = 6
+
+// Client fetches images from upstreams into one store. It is safe for
+// concurrent use.
+type Client struct {
+	store *store.Store
+	opts  Options
+	log   *slog.Logger
+
+	transfers *semaphore.Weighted // blobs
+	requests  *semaphore.Weighted // manifests and lookups, which are small
+	flights   singleflight.Group  // by digest: content that is on its way
+	creds     func() ([]config.Host, error)
+
+	mu         sync.Mutex
+	registries map[string]*registry
+	lease      *store.Lease
+}
+
+// New returns a client that fetches into st. It contacts nobody yet. Close it
+// before the store.
+func New(st *store.Store, opts Options) *Client {
+	if opts.Jobs <= 0 {
+		opts.Jobs = DefaultJobs
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Client{
+		store:      st,
+		opts:       opts,
+		log:        opts.Log,
+		transfers:  semaphore.NewWeighted(int64(opts.Jobs)),
+		requests:   semaphore.NewWeighted(int64(2 * opts.Jobs)),
+		creds:      sync.OnceValues(config.DockerLoad),
+		registries: map[string]*registry{},
+	}
+}
+
+// Close ends the protection of what was fetched but not pinned, and idle
+// connections.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range c.registries {
+		for _, e := range r.endpoints {
+			e.http.CloseIdleConnections()
+		}
+	}
+	if c.lease == nil {
+		return nil
+	}
+	err := c.lease.Close()
+	c.lease = nil
+	return err
+}
+
+// hold returns the client's lease, which starts with the first fetch.
+func (c *Client) hold(ctx context.Context) (*store.Lease, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lease == nil {
+		lease, err := c.store.NewLease(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("store %s: %w", c.store.Dir(), err)
+		}
+		c.lease = lease
+	}
+	return c.lease, nil
+}

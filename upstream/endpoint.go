@@ -1,0 +1,225 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/regclient/regclient"
+	"github.com/regclient/regclient/config"
+	"github.com/regclient/regclient/scheme/reg"
+	"github.com/regclient/regclient/types/ref"
+
+	"mirrorctl/store"
+)
+
+// registry is a registry and where to ask for its content, in order.
+type registry struct {
+	name      string
+	endpoints []*endpoint // mirrors, then the registry itself
+}
+
+// endpoint is one place that has content of a registry.
+type endpoint struct {
+	registry string // whose content it has: docker.io
+	host     string // host and port, for messages; "" for a folder
+	folder   string // of OCI layouts, one per repository; "" for a host
+	mirror   bool
+	rc       *regclient.RegClient
+	http     *http.Client
+}
+
+// String names the endpoint for people.
+func (e *endpoint) String() string {
+	if e.folder != "" {
+		return "ocidir://" + e.folder
+	}
+	return e.host
+}
+
+// ref is how regclient calls a reference (tag or digest) of a repository here.
+func (e *endpoint) ref(repo store.Repository, reference string) ref.Ref {
+	r := ref.Ref{Scheme: "reg", Registry: e.host, Repository: repo.Path}
+	if e.folder != "" {
+		// The grammar of repository paths has neither "..", nor empty
+		// components, so this stays below the folder.
+		r = ref.Ref{Scheme: "ocidir", Path: filepath.Join(e.folder, filepath.FromSlash(repo.Path))}
+	}
+	if _, err := digest.Parse(reference); err == nil {
+		r.Digest = reference
+	} else {
+		r.Tag = reference
+	}
+	r.Reference = repo.String() + "/" + reference // for regclient's own messages
+	return r
+}
+
+// registry returns the endpoints of a registry, made on first use.
+func (c *Client) registry(name string) (*registry, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.registries[name]; ok {
+		return r, nil
+	}
+	conf := c.opts.Registries[name]
+	r := &registry{name: name}
+	for _, mirror := range conf.Mirrors {
+		e, err := c.newEndpoint(name, mirror, Registry{CA: conf.CA}, true)
+		if err != nil {
+			return nil, err
+		}
+		r.endpoints = append(r.endpoints, e)
+	}
+	address := conf.URL
+	if address == "" {
+		address = defaultURL(name)
+	}
+	e, err := c.newEndpoint(name, address, conf, false)
+	if err != nil {
+		return nil, err
+	}
+	r.endpoints = append(r.endpoints, e)
+	c.registries[name] = r
+	return r, nil
+}
+
+// defaultURL is where a registry is by its name alone. Registries on this
+// machine speak plain HTTP unless configured otherwise, as docker has it.
+func defaultURL(name string) string {
+	if name == config.DockerRegistry {
+		return "https://" + config.DockerRegistryDNS
+	}
+	host := name
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		host = h
+	}
+	if ip := net.ParseIP(strings.Trim(host, "[]")); host == "localhost" || ip != nil && ip.IsLoopback() {
+		return "http://" + name
+	}
+	return "https://" + name
+}
+
+func (c *Client) newEndpoint(name, address string, conf Registry, mirror bool) (*endpoint, error) {
+	e := &endpoint{registry: name, mirror: mirror}
+	if folder, ok := strings.CutPrefix(address, "ocidir://"); ok {
+		e.folder = folder
+		e.http = &http.Client{}
+		e.rc = regclient.New(regclient.WithSlog(c.log))
+		return e, nil
+	}
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("registry %s: bad address %q", name, address)
+	}
+	e.host = u.Host
+	base, err := newBaseTransport(conf)
+	if err != nil {
+		return nil, fmt.Errorf("registry %s: %w", name, err)
+	}
+	tr := &transport{base: base, host: u.Host}
+	if mirror {
+		tr.ns = name
+	}
+	e.http = &http.Client{Transport: tr}
+
+	host := config.HostNewName(u.Host)
+	if name == config.DockerRegistry && u.Host == config.DockerRegistryDNS {
+		e.host = config.DockerRegistry // regclient's name for Docker Hub
+		host = config.HostNewName(config.DockerRegistry)
+	}
+	host.TLS = config.TLSEnabled
+	if u.Scheme == "http" {
+		host.TLS = config.TLSDisabled
+	}
+	host.PathPrefix = strings.Trim(u.Path, "/")
+	host.ReqConcurrent = 1 << 16 // this package has its own limits
+	if conf.Username != "" {
+		host.User, host.Pass = conf.Username, conf.Password
+	} else if err := c.addDockerCredentials(host); err != nil {
+		return nil, err
+	}
+	e.rc = regclient.New(
+		regclient.WithSlog(c.log),
+		regclient.WithUserAgent(c.opts.UserAgent),
+		regclient.WithConfigHost(*host),
+		regclient.WithRegOpts(
+			reg.WithHTTPClient(e.http),
+			reg.WithManifestMax(store.MaxManifestSize, store.MaxManifestSize),
+			reg.WithRetryLimit(3),
+			reg.WithDelay(100*time.Millisecond, 5*time.Second),
+		),
+	)
+	return e, nil
+}
+
+// addDockerCredentials takes over what the docker configuration has for exactly
+// this host: logins, stores and helpers.
+func (c *Client) addDockerCredentials(host *config.Host) error {
+	all, err := c.creds()
+	if err != nil {
+		return fmt.Errorf("docker configuration: %w", err)
+	}
+	i := slices.IndexFunc(all, func(h config.Host) bool { return h.Name == host.Name })
+	if i < 0 {
+		return nil
+	}
+	host.User, host.Pass, host.Token = all[i].User, all[i].Pass, all[i].Token
+	host.CredHelper, host.CredExpire, host.CredHost = all[i].CredHelper, all[i].CredExpire, all[i].CredHost
+	return nil
+}
+
+// newBaseTransport returns the connections of one endpoint.
+func newBaseTransport(conf Registry) (*http.Transport, error) {
+	t := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    15 * time.Second,
+		ResponseHeaderTimeout:  60 * time.Second,
+		IdleConnTimeout:        60 * time.Second,
+		MaxIdleConnsPerHost:    16,
+		MaxResponseHeaderBytes: 256 << 10,
+		// Bytes are wanted as they are stored upstream, and their number known.
+		DisableCompression: true,
+		ReadBufferSize:     64 << 10,
+		TLSClientConfig:    &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: conf.Insecure}, //nolint:gosec // asked for in the configuration
+		// No HTTP/2: one connection for all blobs is slower over a long
+		// link than a few of them.
+		TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{},
+	}
+	if len(conf.CA) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			return nil, err
+		}
+		if !pool.AppendCertsFromPEM(conf.CA) {
+			return nil, errors.New("ca: no certificate in PEM form")
+		}
+		t.TLSClientConfig.RootCAs = pool
+	}
+	return t, nil
+}
+
+// ask calls fn with each endpoint in turn until one succeeds, and returns the
+// error of the last one, the registry itself: what its mirrors lack is no news.
+func (c *Client) ask(ctx context.Context, r *registry, fn func(*endpoint) error) error {
+	var err error
+	for _, e := range r.endpoints {
+		if err = fn(e); err == nil || ctx.Err() != nil || isLocal(err) {
+			return err
+		}
+		if e.mirror {
+			c.log.Info("mirror did not help", "registry", r.name, "mirror", e.String(), "err", err)
+		}
+	}
+	return err
+}

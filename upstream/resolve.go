@@ -1,0 +1,92 @@
+package upstream
+
+import (
+	"context"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/regclient/regclient/types/descriptor"
+	"github.com/regclient/regclient/types/manifest"
+
+	"mirrorctl/store"
+)
+
+// Resolve asks what a tag means now. It sends a HEAD request, which Docker Hub
+// does not count. A name with a digest is what it says and asks nobody.
+func (c *Client) Resolve(ctx context.Context, name reference.Named) (v1.Descriptor, error) {
+	if d, ok := name.(reference.Digested); ok {
+		return v1.Descriptor{Digest: d.Digest()}, nil
+	}
+	repo, tag := store.Locate(name)
+	r, err := c.registry(repo.Registry)
+	if err != nil {
+		return v1.Descriptor{}, err
+	}
+	var desc v1.Descriptor
+	err = c.ask(ctx, r, func(e *endpoint) error {
+		var err error
+		desc, err = c.head(ctx, e, repo, tag)
+		return err
+	})
+	return desc, err
+}
+
+// head resolves a tag at one endpoint.
+func (c *Client) head(ctx context.Context, e *endpoint, repo store.Repository, tag string) (v1.Descriptor, error) {
+	if err := c.requests.Acquire(ctx, 1); err != nil {
+		return v1.Descriptor{}, err
+	}
+	defer c.requests.Release(1)
+	ex := &exchange{}
+	ctx = withExchange(ctx, ex)
+	m, err := e.rc.ManifestHead(ctx, e.ref(repo, tag))
+	if err == nil && m.GetDescriptor().Digest == "" {
+		// Not every registry tells the digest without sending the manifest.
+		m, err = e.rc.ManifestGet(ctx, e.ref(repo, tag))
+	}
+	if err != nil {
+		return v1.Descriptor{}, classify(ctx, e, ex, err)
+	}
+	return described(m)
+}
+
+// manifest gets one manifest by digest from one endpoint.
+func (c *Client) manifest(ctx context.Context, e *endpoint, repo store.Repository, d digest.Digest) (store.Manifest, error) {
+	if err := c.requests.Acquire(ctx, 1); err != nil {
+		return store.Manifest{}, err
+	}
+	defer c.requests.Release(1)
+	ex := &exchange{}
+	ctx = withExchange(ctx, ex)
+	m, err := e.rc.ManifestGet(ctx, e.ref(repo, d.String()))
+	if err != nil {
+		return store.Manifest{}, classify(ctx, e, ex, err)
+	}
+	desc, err := described(m)
+	if err != nil {
+		return store.Manifest{}, err
+	}
+	raw, err := m.RawBody()
+	if err != nil {
+		return store.Manifest{}, classify(ctx, e, ex, err)
+	}
+	desc.Digest, desc.Size = d, int64(len(raw)) // the store verifies it
+	return store.Manifest{Descriptor: desc, Bytes: raw}, nil
+}
+
+func described(m manifest.Manifest) (v1.Descriptor, error) {
+	desc := toOCI(m.GetDescriptor())
+	if !store.IsManifest(desc.MediaType) {
+		return desc, &Error{
+			Cause: ErrUnsupported, Detail: "media type " + desc.MediaType, Err: ErrUnsupported,
+			Hint: "images of Docker's schema 1 must be rebuilt or converted",
+		}
+	}
+	return desc, nil
+}
+
+// toOCI takes over what counts of regclient's own descriptor type.
+func toOCI(d descriptor.Descriptor) v1.Descriptor {
+	return v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType}
+}
