@@ -1,0 +1,56 @@
+package cmd
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"mirrorctl/lockfile"
+	"mirrorctl/store"
+)
+
+func (p *program) addCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "add",
+		Usage:     "pull and lock images that no file names",
+		ArgsUsage: "IMAGE...",
+		Description: "Pins images as sync does and locks them without a file, so that no sync drops them.\n\n" +
+			"   mirrorctl add postgres:16 ghcr.io/astral-sh/uv:0.5",
+		Flags: append(pullFlags(),
+			&cli.BoolFlag{Name: "update", Usage: "resolve the tags again and move their pins"}),
+		Action: p.add,
+	}
+}
+
+func (p *program) add(c *cli.Context) error {
+	if !c.Args().Present() {
+		return usageErrorf("add takes one image or more; see mirrorctl add --help")
+	}
+	names, err := parseNames(c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	lock, err := openLock(c.String("lockfile"))
+	if err != nil {
+		return err
+	}
+	var all []*job
+	for _, name := range names {
+		entry, _ := lock.file.Image(canonical(name).String())
+		all = append(all, &job{name: canonical(name), locked: entry, update: c.Bool("update")})
+	}
+	return p.withStore(c, func(st *store.Store) error {
+		if err := p.pull(c, st, lock.path, all); err != nil {
+			return err
+		}
+		file := lock.file
+		for _, j := range all {
+			if j.err == nil {
+				file = file.With(j.entry)
+			}
+		}
+		if _, err := lockfile.Write(lock.path, file); err != nil {
+			return err
+		}
+		p.say("%s", summary(all))
+		return result(all, discovery{})
+	})
+}

@@ -1,0 +1,216 @@
+// Package cmd is the command line: one file per command, and the one place that
+// wires the other packages together. It owns flags, configuration, output and
+// exit codes. Data goes to standard output, everything else to standard error.
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"mirrorctl/store"
+	"mirrorctl/upstream"
+)
+
+// program is one run of mirrorctl.
+type program struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	getenv         func(string) string
+
+	// Set before a command runs.
+	config config
+	log    *slog.Logger
+	quiet  bool
+}
+
+// Main runs the command line and returns the exit code. args[0] is the
+// program's name. When ctx ends, the command stops and leaves things in order.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv}
+	app := p.app()
+	err := app.RunContext(ctx, permute(app, args))
+	if ctx.Err() != nil && err != nil {
+		fmt.Fprintln(stderr, "mirrorctl: interrupted")
+		return exitInterrupted
+	}
+	code := exitCode(err)
+	p.printError(err)
+	return code
+}
+
+func (p *program) app() *cli.App {
+	app := &cli.App{
+		Name:  "mirrorctl",
+		Usage: "a lockfile for base images, and a mirror that keeps its word",
+		Description: "mirrorctl sync finds the images that your Dockerfiles need, pulls them for all\n" +
+			"platforms into a local store and writes mirror.lock, which goes into git.\n" +
+			"mirrorctl serve hands that store to docker, BuildKit, containerd, podman and the\n" +
+			"rest as a read-only registry. A tag, once pinned, never changes and never\n" +
+			"disappears until mirrorctl rm drops it.",
+		Version:              version(),
+		Reader:               p.stdin,
+		Writer:               p.stdout,
+		ErrWriter:            p.stderr,
+		Suggest:              true,
+		EnableBashCompletion: true,
+		HideHelpCommand:      true,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "store", Usage: "keep images in `DIR` (default: $XDG_DATA_HOME/mirrorctl or ~/.local/share/mirrorctl)", EnvVars: []string{"MIRRORCTL_STORE"}},
+			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE` (default: ./mirrorctl.toml, else $XDG_CONFIG_HOME/mirrorctl/config.toml) [$MIRRORCTL_CONFIG]"},
+			&cli.StringFlag{Name: "log-level", Usage: "show log messages from `LEVEL` on: debug, info, warn or error", EnvVars: []string{"MIRRORCTL_LOG_LEVEL"}},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but errors"},
+		},
+		Before: p.before,
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return p.unknownCommand(c)
+			}
+			return cli.ShowAppHelp(c)
+		},
+		OnUsageError:   usageErrorFrom,
+		ExitErrHandler: func(*cli.Context, error) {}, // its default exits and skips deferred calls
+		Commands: []*cli.Command{
+			p.syncCommand(), p.findCommand(), p.addCommand(), p.lsCommand(), p.inspectCommand(), p.rmCommand(),
+			p.serveCommand(), p.verifyCommand(), p.gcCommand(), p.completionCommand(),
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = usageErrorFrom
+		c.HideHelpCommand = true
+	}
+	return app
+}
+
+// before reads the configuration, which is the same for all commands.
+func (p *program) before(c *cli.Context) error {
+	var err error
+	if p.config, err = openConfig(c.String("config"), p.getenv); err != nil {
+		return err
+	}
+	p.quiet = c.Bool("quiet")
+	level, err := logLevel(cmp.Or(c.String("log-level"), p.config.LogLevel, "warn"))
+	if err != nil {
+		return err
+	}
+	if p.quiet {
+		level = slog.LevelError
+	}
+	p.log = slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
+	for _, w := range p.config.Warnings {
+		p.say("warning: %s", w)
+	}
+	return nil
+}
+
+func logLevel(s string) (slog.Level, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(s)); err != nil || !strings.Contains(" debug info warn error ", " "+s+" ") {
+		return 0, usageErrorf("log level %q: must be debug, info, warn or error", s)
+	}
+	return level, nil
+}
+
+func (p *program) unknownCommand(c *cli.Context) error {
+	name := c.Args().First()
+	hint := "see mirrorctl --help"
+	var names []string
+	for _, command := range c.App.Commands {
+		names = append(names, command.Name)
+	}
+	if near := nearest(name, names); near != "" {
+		hint = fmt.Sprintf("did you mean %s?", near)
+	}
+	return usageErrorf("unknown command %q; %s", name, hint)
+}
+
+// say prints a message for people.
+func (p *program) say(format string, args ...any) {
+	if !p.quiet {
+		fmt.Fprintf(p.stderr, "mirrorctl: "+format+"\n", args...)
+	}
+}
+
+// storeDir is where the store is: flag or environment, file, default.
+func (p *program) storeDir(c *cli.Context) (string, error) {
+	if dir := cmp.Or(c.String("store"), p.config.Store); dir != "" {
+		return dir, nil
+	}
+	// A relative XDG_DATA_HOME is to be ignored, says its specification.
+	if base := p.getenv("XDG_DATA_HOME"); filepath.IsAbs(base) {
+		return filepath.Join(base, "mirrorctl"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no place for the store: %w; give one with --store", err)
+	}
+	return filepath.Join(home, ".local", "share", "mirrorctl"), nil
+}
+
+// withStore opens the store for writing, runs fn and closes it.
+func (p *program) withStore(c *cli.Context, fn func(*store.Store) error) error {
+	return p.with(c, store.Open, fn)
+}
+
+// withStoreReadOnly is withStore for commands that change nothing.
+func (p *program) withStoreReadOnly(c *cli.Context, fn func(*store.Store) error) error {
+	return p.with(c, store.OpenReadOnly, fn)
+}
+
+func (p *program) with(c *cli.Context, open func(context.Context, string) (*store.Store, error), fn func(*store.Store) error) error {
+	dir, err := p.storeDir(c)
+	if err != nil {
+		return err
+	}
+	st, err := open(c.Context, dir)
+	if errors.Is(err, store.ErrNoStore) {
+		return fmt.Errorf("%w; run mirrorctl sync first, or say where it is with --store", err)
+	}
+	if err != nil {
+		return storeError(err)
+	}
+	return errors.Join(fn(st), st.Close())
+}
+
+// newUpstream returns a client for the configured registries.
+func (p *program) newUpstream(st *store.Store, jobs int) (*upstream.Client, error) {
+	registries := map[string]upstream.Registry{}
+	for name, r := range p.config.Registries {
+		password, err := r.password()
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", name, err)
+		}
+		authorities, err := r.authorities()
+		if err != nil {
+			return nil, fmt.Errorf("registry %s: %w", name, err)
+		}
+		registries[name] = upstream.Registry{
+			URL: r.URL, Mirrors: r.Mirrors, Username: r.Username, Password: password, CA: authorities, Insecure: r.Insecure,
+		}
+	}
+	return upstream.New(st, upstream.Options{
+		Registries: registries,
+		Jobs:       cmp.Or(jobs, p.config.Jobs),
+		UserAgent:  "mirrorctl/" + version(),
+		Log:        p.log,
+	}), nil
+}
+
+// version is what the module was built as.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "dev (" + runtime.Version() + ")"
+	}
+	return info.Main.Version + " (" + runtime.Version() + ")"
+}

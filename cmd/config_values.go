@@ -1,0 +1,251 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"mirrorctl/lockfile/stricttoml"
+)
+
+// maxJobs is far more than any network can use.
+const maxJobs = 256
+
+// configReader reads the tables of a configuration; mistakes go into the
+// document. No message shows a value that may hold a password, and that is any
+// address: people put user:password@ there.
+type configReader struct {
+	folder string // of the file, absolute; relative paths start here
+}
+
+func (c *config) read(root *stricttoml.Table, folder string) {
+	r := configReader{folder}
+	c.Store = r.path(root, "store")
+	if jobs, ok := root.Int("jobs"); ok {
+		if jobs < 1 || jobs > maxJobs {
+			root.Errorf(stricttoml.Key{"jobs"}, "jobs must be from 1 to %d", maxJobs)
+		}
+		c.Jobs = int(jobs)
+	}
+	c.LogLevel = r.choice(root, "log_level", "debug", "info", "warn", "error")
+
+	serve := root.Table("serve")
+	c.Serve = serveConfig{
+		Listen:          r.listen(serve, "listen"),
+		DefaultRegistry: r.registryName(serve, "default_registry"),
+		AccessLog:       r.choice(serve, "access_log", "off", "text", "json"),
+		Aliases:         r.aliases(serve.Table("aliases")),
+	}
+	serve.Done()
+
+	registries := root.Table("registry")
+	for _, key := range registries.Keys() {
+		table := registries.Table(key)
+		if table == nil {
+			continue // not a table, and told so
+		}
+		conf := r.registry(table)
+		name, err := normalRegistry(key)
+		if err != nil {
+			registries.Errorf(stricttoml.Key{key}, "%v", err)
+			continue
+		}
+		if _, twice := c.Registries[name]; twice {
+			registries.Errorf(stricttoml.Key{key}, "registry %s is configured twice", name)
+		}
+		if c.Registries == nil {
+			c.Registries = map[string]registryConfig{}
+		}
+		c.Registries[name] = conf
+	}
+	root.Done()
+}
+
+func (r configReader) registry(t *stricttoml.Table) registryConfig {
+	conf := registryConfig{
+		URL:          r.url(t),
+		PasswordFile: r.path(t, "password_file"),
+		CA:           r.path(t, "ca"),
+	}
+	if mirrors, ok := t.Strings("mirrors"); ok {
+		for i, mirror := range mirrors {
+			address, err := httpURL(mirror)
+			if err != nil {
+				t.Errorf(stricttoml.Key{"mirrors", strconv.Itoa(i)}, "mirrors: %v", err)
+			}
+			conf.Mirrors = append(conf.Mirrors, address)
+		}
+	}
+	conf.Username = r.filled(t, "username")
+	conf.Password = secret(r.filled(t, "password"))
+	conf.Insecure, _ = t.Bool("insecure")
+
+	hasPassword := t.Has("password") || t.Has("password_file")
+	switch {
+	case t.Has("password") && t.Has("password_file"):
+		t.Errorf(stricttoml.Key{"password_file"}, "password and password_file: only one of them")
+	case t.Has("username") && !hasPassword:
+		t.Errorf(stricttoml.Key{"username"}, "username without password or password_file")
+	case hasPassword && !t.Has("username"):
+		t.Errorf(nil, "password without username")
+	}
+	t.Done()
+	return conf
+}
+
+// url reads a registry's own address.
+func (r configReader) url(t *stricttoml.Table) string {
+	text, ok := t.String("url")
+	if !ok {
+		return ""
+	}
+	const scheme = "ocidir://"
+	if folder, isDir := strings.CutPrefix(text, scheme); isDir {
+		if folder == "" {
+			t.Errorf(stricttoml.Key{"url"}, "url: ocidir:// needs a path")
+			return ""
+		}
+		return scheme + filepath.ToSlash(r.absolute(folder))
+	}
+	address, err := httpURL(text)
+	if err != nil {
+		t.Errorf(stricttoml.Key{"url"}, "url: %v, or ocidir://path", err)
+	}
+	return address
+}
+
+// aliases reads the dotless names for registries.
+func (r configReader) aliases(t *stricttoml.Table) map[string]string {
+	var aliases map[string]string
+	for _, alias := range t.Keys() {
+		if err := checkAlias(alias); err != nil {
+			t.Errorf(stricttoml.Key{alias}, "%v", err)
+		}
+		if name := r.registryName(t, alias); name != "" {
+			if aliases == nil {
+				aliases = map[string]string{}
+			}
+			aliases[alias] = name
+		}
+	}
+	return aliases
+}
+
+func (configReader) registryName(t *stricttoml.Table, key string) string {
+	text, ok := t.String(key)
+	if !ok {
+		return ""
+	}
+	name, err := normalRegistry(text)
+	if err != nil {
+		t.Errorf(stricttoml.Key{key}, "%s: %v", key, err)
+	}
+	return name
+}
+
+// filled reads a string that says something.
+func (configReader) filled(t *stricttoml.Table, key string) string {
+	text, ok := t.String(key)
+	if ok && text == "" {
+		t.Errorf(stricttoml.Key{key}, "%s is empty", key)
+	}
+	return text
+}
+
+func (configReader) choice(t *stricttoml.Table, key string, words ...string) string {
+	text, ok := t.String(key)
+	if ok && !slices.Contains(words, text) {
+		t.Errorf(stricttoml.Key{key}, "%s must be one of %s", key, strings.Join(words, ", "))
+	}
+	return text
+}
+
+func (configReader) listen(t *stricttoml.Table, key string) string {
+	text, ok := t.String(key)
+	if !ok {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(text)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		t.Errorf(stricttoml.Key{key}, "%s must be host:port, as 127.0.0.1:5000 or :5000", key)
+	}
+	return text
+}
+
+// path reads a path of the file system and makes it absolute.
+func (r configReader) path(t *stricttoml.Table, key string) string {
+	text := r.filled(t, key)
+	if text == "" {
+		return ""
+	}
+	if text == "~" || strings.HasPrefix(text, "~/") {
+		t.Errorf(stricttoml.Key{key}, "%s: ~ is not expanded here, write the path in full", key)
+	}
+	return r.absolute(text)
+}
+
+func (r configReader) absolute(path string) string {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(r.folder, path)
+}
+
+// httpURL checks the address of a registry and cuts slashes off its end.
+func httpURL(text string) (string, error) {
+	// The errors of url.Parse quote the text, so none of them is passed on.
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Opaque != "":
+		return "", errors.New("must be http://host[:port][/prefix] or https://")
+	case u.User != nil:
+		return "", errors.New("no user or password in an address: use username and password, instead of http(s)://host[:port][/prefix]")
+	case u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
+		return "", errors.New("no query or fragment in an address: http(s)://host[:port][/prefix]")
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", errors.New("port out of range in http(s)://host[:port][/prefix]")
+		}
+	}
+	return strings.TrimRight(u.String(), "/"), nil
+}
+
+// normalRegistry returns the one name of a registry: lower case, and docker.io
+// for all names of Docker Hub.
+func normalRegistry(text string) (string, error) {
+	name := strings.ToLower(text)
+	if name == "index.docker.io" || name == "registry-1.docker.io" {
+		return "docker.io", nil
+	}
+	// What a registry is and what a path component is the reference grammar
+	// decides, so it is asked.
+	named, err := reference.ParseNormalizedNamed(name + "/a/b")
+	if err != nil || reference.Domain(named) != name || reference.Path(named) != "a/b" {
+		return "", fmt.Errorf("%q is not a registry: a host, with a dot in it or :port after it", text)
+	}
+	return name, nil
+}
+
+// checkAlias takes a first path component that cannot be a registry and does not
+// hide repositories that everybody uses.
+func checkAlias(alias string) error {
+	if alias == "library" {
+		return errors.New(`alias "library" would hide Docker Hub's own images`)
+	}
+	named, err := reference.ParseNormalizedNamed("docker.io/" + alias + "/a")
+	if err != nil || strings.ContainsAny(alias, "./") || alias == "localhost" || reference.Path(named) != alias+"/a" {
+		return fmt.Errorf("alias %q: must be one word of lower-case letters, digits, - and _, without a dot", alias)
+	}
+	return nil
+}

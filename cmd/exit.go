@@ -1,0 +1,143 @@
+package cmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"mirrorctl/store"
+	"mirrorctl/upstream"
+)
+
+// Exit codes; scripts rely on them.
+const (
+	exitFailure     = 1   // nothing was done, or not what was asked for
+	exitUsage       = 2   // the command line is wrong
+	exitSome        = 3   // some images failed, the rest are done
+	exitConflict    = 4   // the lock and the files or the store disagree
+	exitIntegrity   = 5   // content in the store is damaged
+	exitInterrupted = 130 // Ctrl-C
+)
+
+// codedError ends the program with a code. Its text may be empty when
+// everything has been said.
+type codedError struct {
+	code int
+	err  error
+}
+
+func (e *codedError) Error() string { return e.err.Error() }
+func (e *codedError) Unwrap() error { return e.err }
+
+func withCode(code int, format string, args ...any) error {
+	return &codedError{code: code, err: fmt.Errorf(format, args...)}
+}
+
+func usageErrorf(format string, args ...any) error {
+	return withCode(exitUsage, format, args...)
+}
+
+// usageErrorFrom turns what the cli package finds wrong with the flags into a
+// usage error.
+func usageErrorFrom(c *cli.Context, err error, _ bool) error {
+	help := "mirrorctl --help"
+	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
+		help = "mirrorctl " + c.Command.Name + " --help"
+	}
+	text := strings.Replace(err.Error(), "flag provided but not defined: -", "unknown flag -", 1)
+	return usageErrorf("%s; see %s", text, help)
+}
+
+// exitCode is the one place where errors become exit codes.
+func exitCode(err error) int {
+	var coded *codedError
+	var conflict *store.ConflictError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &coded):
+		return coded.code
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &conflict):
+		return exitConflict
+	case errors.Is(err, store.ErrMismatch):
+		return exitIntegrity
+	}
+	return exitFailure
+}
+
+// errSaid is an error whose message has been printed already.
+var errSaid = errors.New("")
+
+// printError prints an error that ends the program, each part of a joined one
+// on a line of its own.
+func (p *program) printError(err error) {
+	var joined interface{ Unwrap() []error }
+	if err != nil && errors.As(err, &joined) && fmt.Sprintf("%T", err) == "*errors.joinError" {
+		for _, part := range joined.Unwrap() {
+			p.printError(part)
+		}
+		return
+	}
+	if err != nil && err.Error() != "" {
+		fmt.Fprintf(p.stderr, "mirrorctl: %v\n", err)
+	}
+}
+
+// imageError is what went wrong with one image: which, why, who needs it, and
+// what to do next.
+type imageError struct {
+	name  string
+	where string // Dockerfile:1, "" if no file names it
+	err   error
+	hint  string
+}
+
+func (e *imageError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %v", e.name, e.err)
+	if e.where != "" {
+		fmt.Fprintf(&b, " (%s)", e.where)
+	}
+	if hint := e.nextStep(); hint != "" {
+		fmt.Fprintf(&b, "; %s", hint)
+	}
+	return b.String()
+}
+
+func (e *imageError) Unwrap() error { return e.err }
+
+func (e *imageError) nextStep() string {
+	var failed *upstream.Error
+	if e.hint == "" && errors.As(e.err, &failed) {
+		return failed.Hint
+	}
+	if e.hint == "" {
+		return diskHint(e.err)
+	}
+	return e.hint
+}
+
+// storeError adds what to do about a store that cannot be used.
+func storeError(err error) error {
+	if hint := diskHint(err); hint != "" {
+		return fmt.Errorf("%w; %s", err, hint)
+	}
+	return err
+}
+
+func diskHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), "database or disk is full"):
+		return "free some space (mirrorctl gc, mirrorctl rm), then run the command again: it goes on where it stopped"
+	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "readonly database"):
+		return "choose a folder that can be written with --store"
+	}
+	return ""
+}

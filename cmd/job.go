@@ -1,0 +1,273 @@
+package cmd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"mirrorctl/lockfile"
+	"mirrorctl/store"
+	"mirrorctl/upstream"
+)
+
+// job is one image of a sync or add, and what became of it.
+type job struct {
+	name   reference.Named
+	where  string         // the first place that needs it, "" for none
+	locked lockfile.Image // zero if it is not in the lock
+	update bool           // resolve again, whatever is locked or pinned
+
+	progress upstream.Progress
+
+	outcome outcome
+	entry   lockfile.Image // for the lock, valid unless the outcome is failed or conflict
+	was     digest.Digest  // with outcome moved: what it was before
+	err     error
+}
+
+// outcome is what became of an image; the words stand in --json.
+type outcome string
+
+const (
+	outcomeUnchanged outcome = "unchanged"
+	outcomeFetched   outcome = "fetched" // by the locked digest
+	outcomePinned    outcome = "pinned"  // resolved, fetched and pinned anew
+	outcomeLocked    outcome = "locked"  // the lock took what the store had pinned
+	outcomeMoved     outcome = "moved"   // to another digest, by --update
+	outcomeConflict  outcome = "conflict"
+	outcomeFailed    outcome = "failed"
+)
+
+// jobs runs the work of sync and add on one store.
+type jobs struct {
+	store    *store.Store
+	upstream *upstream.Client
+	display  display
+	lockPath string
+}
+
+// parallelImages is how many images are worked on at a time. Transfers have
+// their own limit; this one only bounds the bookkeeping of a large sync.
+const parallelImages = 16
+
+// run works on all images. What fails is in the jobs, not an error: the others
+// go on.
+func (r *jobs) run(ctx context.Context, all []*job) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, parallelImages)
+	for _, j := range all {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			r.one(ctx, j)
+		})
+	}
+	wg.Wait()
+}
+
+func (r *jobs) one(ctx context.Context, j *job) {
+	pin, err := r.do(ctx, j)
+	switch {
+	case err == nil:
+		if j.outcome != outcomeUnchanged {
+			j.entry = lockEntry(j.name, pin)
+		}
+	case j.outcome != outcomeConflict:
+		j.outcome = outcomeFailed
+		fallthrough
+	default:
+		j.err = &imageError{name: j.name.String(), where: j.where, err: err, hint: r.hint(j, err)}
+	}
+	r.display.done(j)
+}
+
+// plan decides what has to be done for an image.
+func (r *jobs) plan(ctx context.Context, j *job) (lockfile.Action, store.Pin, error) {
+	repo, ref := store.Locate(j.name)
+	pin, err := r.store.Pin(ctx, repo, ref)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return 0, pin, err
+	}
+	want := j.locked.Digest
+	if want == "" {
+		want = pin.Digest
+	}
+	complete := false
+	if want != "" {
+		_, err := r.store.Manifest(ctx, repo, want.String())
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return 0, pin, err
+		}
+		complete = err == nil // only what is complete is published
+	}
+	return lockfile.Decide(j.locked.Digest, pin.Digest, complete, j.update), pin, nil
+}
+
+func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
+	action, pin, err := r.plan(ctx, j)
+	if err != nil {
+		return pin, err
+	}
+	repo, ref := store.Locate(j.name)
+	switch action {
+	case lockfile.Nothing:
+		j.outcome, j.entry = outcomeUnchanged, j.locked
+		return pin, nil
+	case lockfile.PinLocked:
+		j.outcome = outcomeFetched
+		return r.store.PinPublished(ctx, repo, ref, j.locked.Digest, false)
+	case lockfile.FetchLocked:
+		j.outcome = outcomeFetched
+		r.display.start(j, j.locked.Digest)
+		root := v1.Descriptor{Digest: j.locked.Digest, MediaType: j.locked.MediaType}
+		return r.upstream.Fetch(ctx, j.name, root, false, &j.progress)
+	case lockfile.LockPinned:
+		j.outcome = outcomeLocked
+		return pin, nil
+	case lockfile.Conflict:
+		j.outcome = outcomeConflict
+		return pin, &store.ConflictError{Pinned: pin}
+	}
+	return r.resolve(ctx, j, pin)
+}
+
+// resolve asks upstream what the name means now, and pins that.
+func (r *jobs) resolve(ctx context.Context, j *job, pin store.Pin) (store.Pin, error) {
+	root, err := r.upstream.Resolve(ctx, j.name)
+	if err != nil {
+		if j.update && pin.Digest != "" && j.locked.Digest != pin.Digest && !errors.Is(err, context.Canceled) {
+			// The upstream is gone, the store has the image: the lock
+			// takes the store's, which ends a conflict without it.
+			j.outcome = outcomeLocked
+			return pin, nil
+		}
+		return pin, err
+	}
+	j.was = pin.Digest
+	if j.was == "" {
+		j.was = j.locked.Digest
+	}
+	switch root.Digest {
+	case pin.Digest:
+		j.outcome = outcomeLocked
+		if j.locked.Digest == pin.Digest {
+			j.outcome, j.entry = outcomeUnchanged, j.locked
+		}
+		return pin, nil
+	default:
+		j.outcome = outcomePinned
+		if j.was != "" && j.was != root.Digest {
+			j.outcome = outcomeMoved
+		}
+	}
+	r.display.start(j, root.Digest)
+	return r.upstream.Fetch(ctx, j.name, root, j.update, &j.progress)
+}
+
+// hint is what to do about a failure that only sync can explain.
+func (r *jobs) hint(j *job, err error) string {
+	short := familiar(j.name.String())
+	var disagree *store.ConflictError
+	switch {
+	case errors.As(err, &disagree) && j.locked.Digest != "":
+		return fmt.Sprintf("%s locks %s: run mirrorctl sync --update=%s to lock what the store has, or mirrorctl rm %s and sync again to pin what is locked",
+			r.lockPath, j.locked.Digest, short, short)
+	case errors.Is(err, upstream.ErrNotFound) && j.locked.Digest != "" && !j.update:
+		return fmt.Sprintf("%s locks %s, which is gone upstream: copy it from a machine that has it, or run mirrorctl sync --update=%s to lock what the tag means now",
+			r.lockPath, j.locked.Digest, short)
+	}
+	return ""
+}
+
+// lockEntry is the lock's view of a pin.
+func lockEntry(name reference.Named, pin store.Pin) lockfile.Image {
+	return lockfile.Image{
+		Name: name.String(), Digest: pin.Digest, MediaType: pin.MediaType, Size: pin.Size,
+		Platforms: lockfile.PlatformKeys(pin.Platforms),
+	}
+}
+
+// line is what is said of a finished image, "" for one that needed nothing.
+func (j *job) line() string {
+	moved := ""
+	if n := j.progress.Transferred.Load(); n > 0 {
+		moved = ", " + size(n) + " transferred"
+	}
+	details := fmt.Sprintf("%s (%s, %s%s)", short(j.entry.Digest), plural(len(j.entry.Platforms), "platform", "platforms"), size(j.entry.Size), moved)
+	switch j.outcome {
+	case outcomeFailed, outcomeConflict:
+		return j.err.Error()
+	case outcomeUnchanged:
+		return ""
+	case outcomeMoved:
+		return fmt.Sprintf("%s: moved from %s to %s", j.name, short(j.was), details)
+	case outcomeLocked:
+		return fmt.Sprintf("%s: locked %s, as the store has it", j.name, short(j.entry.Digest))
+	}
+	return fmt.Sprintf("%s: %s %s", j.name, j.outcome, details)
+}
+
+// MarshalJSON is how --json shows a job.
+func (j *job) MarshalJSON() ([]byte, error) {
+	v := struct {
+		Name        string        `json:"name"`
+		Outcome     outcome       `json:"outcome"`
+		Digest      digest.Digest `json:"digest,omitempty"`
+		Was         digest.Digest `json:"was,omitempty"`
+		Size        int64         `json:"size,omitempty"`
+		Transferred int64         `json:"transferred"`
+		Error       string        `json:"error,omitempty"`
+	}{Name: j.name.String(), Outcome: j.outcome, Digest: j.entry.Digest, Size: j.entry.Size, Transferred: j.progress.Transferred.Load()}
+	if j.outcome == outcomeMoved {
+		v.Was = j.was
+	}
+	if j.err != nil {
+		v.Error = j.err.Error()
+	}
+	return json.Marshal(v)
+}
+
+// result is the exit of a sync or add: what failed, summed up.
+func result(all []*job, found discovery) error {
+	code := 0
+	for _, j := range all {
+		switch {
+		case j.outcome == outcomeConflict:
+			code = exitConflict
+		case j.outcome == outcomeFailed && code == 0:
+			code = exitSome
+		}
+	}
+	if len(found.failed) > 0 && code == 0 {
+		code = exitSome
+		if len(all) == 0 {
+			code = exitFailure
+		}
+	}
+	if code == 0 {
+		return nil
+	}
+	return &codedError{code: code, err: errSaid}
+}
+
+// summary counts outcomes: "5 images: 3 unchanged, 1 pinned, 1 failed".
+func summary(all []*job) string {
+	counts := map[outcome]int{}
+	for _, j := range all {
+		counts[j.outcome]++
+	}
+	var parts []string
+	for _, o := range []outcome{outcomeUnchanged, outcomePinned, outcomeFetched, outcomeLocked, outcomeMoved, outcomeConflict, outcomeFailed} {
+		if n := counts[o]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, o))
+		}
+	}
+	return plural(len(all), "image", "images") + ": " + strings.Join(parts, ", ")
+}

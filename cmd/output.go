@@ -1,0 +1,78 @@
+package cmd
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/docker/go-units"
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"mirrorctl/store"
+)
+
+// table prints aligned columns; without rows it prints nothing.
+type table struct {
+	w      *tabwriter.Writer
+	header []string
+	err    error
+}
+
+func newTable(w io.Writer, header ...string) *table {
+	return &table{w: tabwriter.NewWriter(w, 0, 0, 3, ' ', 0), header: header}
+}
+
+func (t *table) row(cells ...string) {
+	if t.header != nil {
+		header := t.header
+		t.header = nil
+		t.row(header...)
+	}
+	if t.err == nil {
+		_, t.err = fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	}
+}
+
+func (t *table) flush() error {
+	if t.err != nil {
+		return t.err
+	}
+	return t.w.Flush()
+}
+
+// size formats bytes for people, in powers of 1000 as registries do.
+func size(n int64) string {
+	s := units.HumanSizeWithPrecision(float64(n), 4)
+	i := strings.IndexFunc(s, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
+	return s[:i] + " " + s[i:]
+}
+
+// short is a digest for people, as docker shows it.
+func short(d digest.Digest) string {
+	if len(d.Encoded()) < 12 {
+		return d.String()
+	}
+	return d.Algorithm().String() + ":" + d.Encoded()[:12]
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// platformNames lists platforms for people, each once.
+func platformNames(platforms []v1.Descriptor) []string {
+	names := []string{} // [] in JSON, not null
+	seen := map[string]bool{}
+	for _, d := range platforms {
+		if name := store.FormatPlatform(d.Platform); !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	return names
+}

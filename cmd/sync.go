@@ -1,0 +1,331 @@
+package cmd
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"mirrorctl/lockfile"
+	"mirrorctl/store"
+)
+
+func (p *program) syncCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "sync",
+		Usage:     "pull and lock the images that Dockerfiles need",
+		ArgsUsage: "[PATH...]",
+		Description: "Finds the images in Dockerfiles (files, or folders to search; default: the current\n" +
+			"folder), pulls what the store lacks for all platforms, and writes mirror.lock.\n" +
+			"What is locked and stored causes no request.\n\n" +
+			"   mirrorctl sync                       # everything below the current folder\n" +
+			"   mirrorctl sync --locked              # in CI: exactly what is locked, or fail\n" +
+			"   mirrorctl sync --update=debian:12    # move this pin to what the tag means now",
+		Flags: append(append(discoverFlags(), pullFlags()...),
+			&cli.BoolFlag{Name: "locked", Usage: "fail if mirror.lock would have to change"},
+			&cli.GenericFlag{Name: "update", Value: &updateFlag{}, Usage: "resolve tags again and move their pins: all, or --update=`IMAGE`"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done; no request, no change"},
+		),
+		Action: p.sync,
+	}
+}
+
+// pullFlags are the flags of the commands that pull.
+func pullFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "lock images in `FILE`"},
+		&cli.IntFlag{Name: "jobs", Usage: "transfer `N` blobs at a time (default: 6)"},
+		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per image: name, outcome, digest, size, transferred, error"},
+	}
+}
+
+// updateFlag is --update, --update=IMAGE, or several of these.
+type updateFlag struct {
+	all    bool
+	images []string
+}
+
+func (f *updateFlag) IsBoolFlag() bool { return true }
+func (f *updateFlag) String() string   { return "" }
+func (f *updateFlag) Set(s string) error {
+	switch s {
+	case "true":
+		f.all = true
+	case "false":
+		f.all = false
+	default:
+		f.images = append(f.images, s)
+	}
+	return nil
+}
+
+func (p *program) sync(c *cli.Context) error {
+	if c.Bool("locked") && c.IsSet("update") {
+		return usageErrorf("--locked and --update contradict each other")
+	}
+	found, err := p.discover(c, c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	lock, err := openLock(c.String("lockfile"))
+	if err != nil {
+		return err
+	}
+	all, err := syncJobs(found, lock.file, c.Generic("update").(*updateFlag))
+	if err != nil {
+		return err
+	}
+	for _, err := range found.failed {
+		p.printError(err)
+	}
+	saw, err := lock.saw(found)
+	if err != nil {
+		return err
+	}
+	if c.Bool("locked") {
+		if err := checkLocked(lock, saw, all); err != nil {
+			return err
+		}
+	}
+	if c.Bool("dry-run") {
+		return p.dryRun(c, lock, saw, all, found)
+	}
+	return p.withStore(c, func(st *store.Store) error {
+		if err := p.pull(c, st, lock.path, all); err != nil {
+			return err
+		}
+		for _, j := range all {
+			if j.err == nil {
+				saw.Images[j.name.String()] = j.entry
+			}
+		}
+		changed, err := lockfile.Write(lock.path, lockfile.Reconcile(lock.file, saw))
+		if err != nil {
+			return err
+		}
+		written := "is up to date"
+		if changed {
+			written = "written"
+		}
+		if len(all) > 0 {
+			p.say("%s; %s %s", summary(all), lock.path, written)
+		}
+		return result(all, found)
+	})
+}
+
+// pull works on the images and shows how it goes.
+func (p *program) pull(c *cli.Context, st *store.Store, lockPath string, all []*job) (err error) {
+	if n := c.Int("jobs"); n < 0 {
+		return usageErrorf("--jobs %d: must be 1 or more", n)
+	}
+	client, err := p.newUpstream(st, c.Int("jobs"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	display := p.newDisplay(c.Bool("json"))
+	r := &jobs{store: st, upstream: client, display: display, lockPath: lockPath}
+	r.run(c.Context, all)
+	display.close()
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		enc := json.NewEncoder(p.stdout)
+		enc.SetEscapeHTML(false)
+		for _, j := range all {
+			if err := enc.Encode(j); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// syncJobs makes one job per image, in the order of the files.
+func syncJobs(found discovery, lock lockfile.File, update *updateFlag) ([]*job, error) {
+	var all []*job
+	byName := map[string]*job{}
+	for _, u := range found.uses {
+		if byName[u.Name] == nil {
+			entry, _ := lock.Image(u.Name)
+			byName[u.Name] = &job{name: u.named, where: u.where(), locked: entry, update: update.all}
+			all = append(all, byName[u.Name])
+		}
+	}
+	for _, image := range update.images {
+		name, err := parseName(image)
+		if err != nil {
+			return nil, err
+		}
+		j := byName[name.String()]
+		if j == nil {
+			return nil, usageErrorf("--update=%s: none of the files needs %s", image, name)
+		}
+		j.update = true
+	}
+	return all, nil
+}
+
+// openedLock is mirror.lock as it was found.
+type openedLock struct {
+	path string
+	file lockfile.File
+}
+
+func openLock(path string) (openedLock, error) {
+	file, err := lockfile.Read(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return openedLock{}, err
+	}
+	return openedLock{path: path, file: file}, nil
+}
+
+// relative is how the lock calls a file: relative to its own folder.
+func (l openedLock) relative(path string) (string, error) {
+	folder, err := filepath.Abs(filepath.Dir(l.path))
+	if err != nil {
+		return "", err
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	rel, err := filepath.Rel(folder, abs)
+	return filepath.ToSlash(rel), err
+}
+
+// saw tells the lock which files need which images. Standard input is no file
+// that anybody could sync again, so it is left out.
+func (l openedLock) saw(found discovery) (lockfile.Sync, error) {
+	s := lockfile.Sync{Files: map[string][]string{}, Images: map[string]lockfile.Image{}}
+	relative := map[string]string{}
+	for _, file := range found.files {
+		if file == "-" {
+			continue
+		}
+		rel, err := l.relative(file)
+		if err != nil {
+			return s, err
+		}
+		relative[filepath.ToSlash(file)] = rel
+		s.Files[rel] = nil
+	}
+	for _, u := range found.uses {
+		if rel, ok := relative[u.File]; ok {
+			s.Files[rel] = append(s.Files[rel], u.Name)
+		}
+	}
+	var folders []string
+	for _, folder := range found.folders {
+		rel, err := l.relative(folder)
+		if err != nil {
+			return s, err
+		}
+		folders = append(folders, rel)
+	}
+	s.Deleted = l.file.Deleted(folders, func(file string) bool {
+		_, err := os.Stat(filepath.Join(filepath.Dir(l.path), filepath.FromSlash(file)))
+		return !errors.Is(err, fs.ErrNotExist)
+	})
+	return s, nil
+}
+
+// difference is how the lock would change if every image that is locked stayed
+// as it is. Images that are not locked have no digest in it.
+func (l openedLock) difference(saw lockfile.Sync, all []*job) lockfile.Difference {
+	want := saw
+	want.Images = map[string]lockfile.Image{}
+	for _, j := range all {
+		want.Images[j.name.String()] = cmpEntry(j)
+	}
+	return lockfile.Diff(l.file, lockfile.Reconcile(l.file, want))
+}
+
+func cmpEntry(j *job) lockfile.Image {
+	if j.locked.Digest != "" {
+		return j.locked
+	}
+	return lockfile.Image{Name: j.name.String()}
+}
+
+// checkLocked is --locked: any change to the lock is an error, before any
+// download.
+func checkLocked(lock openedLock, saw lockfile.Sync, all []*job) error {
+	diff := lock.difference(saw, all)
+	if len(diff) == 0 {
+		return nil
+	}
+	return withCode(exitConflict, "%s does not agree with the files:\n%s\nrun mirrorctl sync and commit %s",
+		lock.path, indent(diff.String()), filepath.Base(lock.path))
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n  ")
+}
+
+// dryRun says what a sync would do.
+func (p *program) dryRun(c *cli.Context, lock openedLock, saw lockfile.Sync, all []*job, found discovery) error {
+	dir, err := p.storeDir(c)
+	if err != nil {
+		return err
+	}
+	st, err := store.OpenReadOnly(c.Context, dir)
+	if err != nil && !errors.Is(err, store.ErrNoStore) {
+		return storeError(err)
+	}
+	if st != nil {
+		defer st.Close()
+	}
+	t := newTable(p.stdout)
+	for _, j := range all {
+		action, err := dryPlan(c.Context, st, j)
+		if err != nil {
+			return err
+		}
+		t.row(j.name.String(), action)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	if diff := lock.difference(saw, all); len(diff) > 0 {
+		p.say("%s would change:\n%s", lock.path, indent(diff.String()))
+	}
+	return result(all, found)
+}
+
+func dryPlan(ctx context.Context, st *store.Store, j *job) (string, error) {
+	action := lockfile.Decide(j.locked.Digest, "", false, j.update)
+	var pin store.Pin
+	if st != nil {
+		var err error
+		if action, pin, err = (&jobs{store: st}).plan(ctx, j); err != nil {
+			return "", err
+		}
+	}
+	switch action {
+	case lockfile.Nothing:
+		return "nothing to do", nil
+	case lockfile.PinLocked:
+		return "pin the locked digest " + short(j.locked.Digest) + ", which is stored", nil
+	case lockfile.FetchLocked:
+		return "fetch the locked digest " + short(j.locked.Digest), nil
+	case lockfile.LockPinned:
+		return "lock the pinned digest " + short(pin.Digest), nil
+	case lockfile.Conflict:
+		j.outcome = outcomeConflict
+		return fmt.Sprintf("conflict: locked %s, pinned %s", short(j.locked.Digest), short(pin.Digest)), nil
+	}
+	if now := cmp.Or(pin.Digest, j.locked.Digest); now != "" {
+		return "resolve upstream again, now " + short(now), nil
+	}
+	return "resolve upstream, fetch and pin", nil
+}

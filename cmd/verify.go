@@ -1,0 +1,111 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"mirrorctl/store"
+	"mirrorctl/upstream"
+)
+
+func (p *program) verifyCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "verify",
+		Usage:     "check the store by hashing everything again",
+		ArgsUsage: "[IMAGE...]",
+		Description: "Hashes every blob of the given images (default: the whole store) and checks that\n" +
+			"nothing is missing. It exits with 5 if something is damaged and names the images\n" +
+			"that it hurts. --repair fetches what is damaged again, by digest.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "repair", Usage: "fetch what is damaged from upstream"},
+		},
+		Action: p.verify,
+	}
+}
+
+func (p *program) verify(c *cli.Context) error {
+	names, err := parseNames(c.Args().Slice())
+	if err != nil {
+		return err
+	}
+	with := p.withStoreReadOnly
+	if c.Bool("repair") {
+		with = p.withStore
+	}
+	return with(c, func(st *store.Store) error {
+		var pins []store.Pin
+		for _, name := range names {
+			pin, err := p.findPin(c, st, canonical(name))
+			if err != nil {
+				return err
+			}
+			pins = append(pins, pin)
+		}
+		checked, err := st.Verify(c.Context, pins, nil)
+		if err != nil {
+			return err
+		}
+		p.say("%s, %s hashed, %s damaged", plural(checked.Blobs, "blob", "blobs"), size(checked.Bytes), plural(len(checked.Damage), "is", "are"))
+		if len(checked.Damage) == 0 {
+			return nil
+		}
+		if c.Bool("repair") {
+			return p.repair(c, st, checked.Damage)
+		}
+		var failures []error
+		for _, d := range checked.Damage {
+			failures = append(failures, errors.New(damageText(d)))
+		}
+		failures = append(failures, errors.New("run mirrorctl verify --repair to fetch what is damaged"))
+		return &codedError{code: exitIntegrity, err: errors.Join(failures...)}
+	})
+}
+
+func damageText(d store.Damage) string {
+	var images []string
+	for _, pin := range d.Pins {
+		images = append(images, pin.Name())
+	}
+	hurts := "no pinned image needs it"
+	if len(images) > 0 {
+		hurts = "needed by " + strings.Join(images, ", ")
+	}
+	return fmt.Sprintf("%s: %s; %s", d.Digest, d.Problem, hurts)
+}
+
+// repair fetches damaged content again, from the registry of an image that needs it.
+func (p *program) repair(c *cli.Context, st *store.Store, damage []store.Damage) (err error) {
+	client, err := p.newUpstream(st, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	var failures []error
+	for _, d := range damage {
+		if err := repairOne(c, client, d); err != nil {
+			failures = append(failures, fmt.Errorf("%s: %w", damageText(d), err))
+			continue
+		}
+		p.say("%s: repaired", d.Digest)
+	}
+	if len(failures) > 0 {
+		return &codedError{code: exitIntegrity, err: errors.Join(failures...)}
+	}
+	return nil
+}
+
+func repairOne(c *cli.Context, client *upstream.Client, d store.Damage) error {
+	if len(d.Pins) == 0 {
+		return errors.New("no image tells where to fetch it; mirrorctl gc may drop it")
+	}
+	var err error
+	for _, pin := range d.Pins {
+		if err = client.Repair(c.Context, pin.Repository, d.Descriptor); err == nil || c.Context.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
