@@ -24,7 +24,6 @@ type Writer struct {
 	file   *os.File // locked: one writer per digest on this machine
 	hash   hash.Hash
 	offset int64
-	synced int64 // how far write-back has been asked for
 	done   bool
 }
 
@@ -122,7 +121,7 @@ func (w *Writer) resume() error {
 	if n > w.desc.Size {
 		return w.Reset()
 	}
-	w.offset, w.synced = n, n
+	w.offset = n
 	return nil
 }
 
@@ -136,7 +135,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	}
 	n, err := w.file.Write(p)
 	w.hash.Write(p[:n])
-	w.advance(n)
+	w.offset += int64(n)
 	return n, err
 }
 
@@ -147,14 +146,9 @@ func (w *Writer) fits(n int) error {
 	return nil
 }
 
-const (
-	// bufferSize is what is read, hashed and written at a time; two of these
-	// are in use per transfer of a large blob.
-	bufferSize = 256 << 10
-	// writebackStep is after how many bytes the kernel is asked to start
-	// writing them to the disk, so that the fsync at the end finds little to do.
-	writebackStep = 8 << 20
-)
+// bufferSize is what is read, hashed and written at a time; two of these are in
+// use per transfer of a large blob.
+const bufferSize = 256 << 10
 
 // ReadFrom appends all of r, hashing one buffer while the next one is read and
 // written: hashing alone takes as long as both.
@@ -177,7 +171,7 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 			w.hash.Write(buf[:n])
 			hashed <- struct{}{}
 		}()
-		w.advance(n)
+		w.offset += int64(n)
 		total += int64(n)
 		if writeErr != nil {
 			return total, writeErr
@@ -194,14 +188,6 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	}
 }
 
-func (w *Writer) advance(n int) {
-	w.offset += int64(n)
-	if w.offset-w.synced >= writebackStep {
-		startWriteback(w.file, w.synced, w.offset-w.synced)
-		w.synced = w.offset
-	}
-}
-
 // Reset drops what is there and starts from zero.
 func (w *Writer) Reset() error {
 	if err := w.file.Truncate(0); err != nil {
@@ -211,7 +197,7 @@ func (w *Writer) Reset() error {
 		return err
 	}
 	w.hash.Reset()
-	w.offset, w.synced = 0, 0
+	w.offset = 0
 	return nil
 }
 
