@@ -75,6 +75,9 @@ func (r *jobs) run(ctx context.Context, all []*job) {
 func (r *jobs) one(ctx context.Context, j *job) {
 	pin, err := r.do(ctx, j)
 	switch {
+	case ctx.Err() != nil: // the command says so, once
+		j.outcome, j.err = outcomeFailed, ctx.Err()
+		return
 	case err == nil:
 		if j.outcome != outcomeUnchanged {
 			j.entry = lockEntry(j.name, pin)
@@ -196,20 +199,21 @@ func lockEntry(name reference.Named, pin store.Pin) lockfile.Image {
 
 // line is what is said of a finished image, "" for one that needed nothing.
 func (j *job) line() string {
-	moved := ""
-	if n := j.progress.Transferred.Load(); n > 0 {
-		moved = ", " + size(n) + " transferred"
-	}
-	details := fmt.Sprintf("%s (%s, %s%s)", short(j.entry.Digest), plural(len(j.entry.Platforms), "platform", "platforms"), size(j.entry.Size), moved)
 	switch j.outcome {
 	case outcomeFailed, outcomeConflict:
 		return j.err.Error()
 	case outcomeUnchanged:
 		return ""
-	case outcomeMoved:
-		return fmt.Sprintf("%s: moved from %s to %s", j.name, short(j.was), details)
 	case outcomeLocked:
 		return fmt.Sprintf("%s: locked %s, as the store has it", j.name, short(j.entry.Digest))
+	}
+	transferred := ""
+	if n := j.progress.Transferred.Load(); n > 0 {
+		transferred = ", " + size(n) + " transferred"
+	}
+	details := fmt.Sprintf("%s (%s, %s%s)", short(j.entry.Digest), plural(len(j.entry.Platforms), "platform", "platforms"), size(j.entry.Size), transferred)
+	if j.outcome == outcomeMoved {
+		return fmt.Sprintf("%s: moved from %s to %s", j.name, short(j.was), details)
 	}
 	return fmt.Sprintf("%s: %s %s", j.name, j.outcome, details)
 }

@@ -51,7 +51,7 @@ func size(n int64) string {
 
 // short is a digest for people, as docker shows it.
 func short(d digest.Digest) string {
-	if len(d.Encoded()) < 12 {
+	if d.Validate() != nil {
 		return d.String()
 	}
 	return d.Algorithm().String() + ":" + d.Encoded()[:12]

@@ -176,6 +176,7 @@ func (a *bar) render(width int) string {
 		a.bar = progressbar.NewOptions64(total,
 			progressbar.OptionSetWriter(io.Discard), // drawn here, many at a time
 			progressbar.OptionShowBytes(true),
+			progressbar.OptionShowCount(),
 			progressbar.OptionThrottle(0),
 			progressbar.OptionSetTheme(progressbar.Theme{Saucer: "=", SaucerHead: ">", SaucerPadding: " ", BarStart: "[", BarEnd: "]"}),
 			progressbar.OptionSetWidth(max(room-nameWidth, 4)),
