@@ -1,0 +1,5 @@
+//go:build !race
+
+package dockerfile_test
+
+const slower = 1
