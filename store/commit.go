@@ -74,18 +74,18 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 	folders := map[string]error{}
 	for _, w := range group {
 		path := s.blobPath(w.digest)
-		dir := filepath.Dir(path)
-		if _, seen := folders[dir]; !seen {
-			folders[dir] = makeDir(dir)
-		}
-		if w.err = folders[dir]; w.err == nil && w.from != "" {
+		folders[filepath.Dir(path)] = nil
+		if w.from != "" {
 			w.err = os.Rename(w.from, path)
 		}
-	}
-	for dir, err := range folders {
-		if err == nil {
-			folders[dir] = syncDir(dir)
+		// Not before the rename: a partial download that cannot be written to
+		// any more could not be resumed after a crash.
+		if w.err == nil {
+			w.err = os.Chmod(path, 0o444)
 		}
+	}
+	for dir := range folders {
+		folders[dir] = syncDir(dir)
 	}
 	for _, w := range group {
 		w.err = errors.Join(w.err, folders[filepath.Dir(s.blobPath(w.digest))])
@@ -111,16 +111,4 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 			w.err = errors.Join(w.err, err)
 		}
 	}
-}
-
-// makeDir creates the folder of an algorithm, durably.
-func makeDir(dir string) error {
-	err := os.Mkdir(dir, 0o755)
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
 }

@@ -3,10 +3,12 @@
 //
 //	<store>/
 //	  blobs/<alg>/<hex>     verified content, manifests too; read-only files
-//	  ingest/<alg>-<hex>    partial downloads, resumed by digest
+//	  ingest/<alg>-<hex>    partial downloads, resumed by digest; .removed: on its way out
 //	  leases/<random>       one per process that is fetching; locked while it lives
-//	  index.db              SQLite in WAL mode: blobs, manifests, edges, pins, history
-//	  lock                  held while the index is created or migrated
+//	  index.db              SQLite in WAL mode: blobs, manifests, edges, pins, history;
+//	                        -wal and -shm beside it stay, so that those can read
+//	                        the store who may not write to it
+//	  lock                  held while the folders and the index are created or migrated
 //
 // Guarantees:
 //

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -44,7 +45,7 @@ func (s *Store) Remove(ctx context.Context, repo Repository, reference string) (
 		if err := addHistory(ctx, tx, "remove", repo, reference, pin.Digest, time.Now().Unix()); err != nil {
 			return err
 		}
-		dropped, err = unpublish(ctx, tx, pin.Digest)
+		dropped, err = unpublish(ctx, tx, repo, pin.Digest)
 		return err
 	})
 	if err != nil {
@@ -63,11 +64,16 @@ func (s *Store) Remove(ctx context.Context, repo Repository, reference string) (
 
 // unpublish drops the manifests that only d kept, puts their blobs on the
 // collector's list and returns them. It must run in the transaction that took
-// the pin away.
-func unpublish(ctx context.Context, tx *sql.Tx, d digest.Digest) ([]digest.Digest, error) {
+// d's pin in repo away.
+func unpublish(ctx context.Context, tx *sql.Tx, repo Repository, d digest.Digest) ([]digest.Digest, error) {
 	reach, err := reachable(ctx, tx, d)
 	if err != nil {
 		return nil, err
+	}
+	for subject := range reach {
+		if err := dropCompanions(ctx, tx, repo, subject); err != nil {
+			return nil, err
+		}
 	}
 	needed, err := neededBesides(ctx, tx, reach)
 	if err != nil {
@@ -78,18 +84,42 @@ func unpublish(ctx context.Context, tx *sql.Tx, d digest.Digest) ([]digest.Diges
 		if needed[d] {
 			continue
 		}
-		for _, query := range []string{
-			"DELETE FROM companion WHERE digest = ?", // its subject may stay
-			"DELETE FROM manifest WHERE digest = ?",  // and its edges and companions with it
-			"INSERT OR IGNORE INTO hold (digest, lease) VALUES (?, 0)",
-		} {
-			if _, err := tx.ExecContext(ctx, query, d.String()); err != nil {
-				return nil, err
-			}
+		if err := dropManifest(ctx, tx, d); err != nil {
+			return nil, err
 		}
 		dropped = append(dropped, d)
 	}
 	return dropped, nil
+}
+
+// dropManifest takes away what the index knows of a digest, except that there
+// is a blob, and puts it on the collector's list.
+func dropManifest(ctx context.Context, tx *sql.Tx, d digest.Digest) error {
+	for _, query := range []string{
+		"DELETE FROM companion WHERE digest = ?", // its subject may stay
+		"DELETE FROM manifest WHERE digest = ?",  // and its edges and companions with it
+		"INSERT OR IGNORE INTO hold (digest, lease) VALUES (?, 0)",
+	} {
+		if _, err := tx.ExecContext(ctx, query, d.String()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropCompanions drops the tags that a repository has for subject if no pin of
+// the repository needs it any more; another repository may.
+const staleCompanions = `SELECT EXISTS (SELECT 1 FROM companion WHERE subject = ?1 AND registry = ?2 AND repository = ?3)
+	AND NOT EXISTS (` + needing + ` SELECT 1 FROM up CROSS JOIN pin ON pin.digest = up.digest WHERE registry = ?2 AND repository = ?3)`
+
+func dropCompanions(ctx context.Context, tx *sql.Tx, repo Repository, subject digest.Digest) error {
+	var stale bool
+	err := tx.QueryRowContext(ctx, staleCompanions, subject.String(), repo.Registry, repo.Path).Scan(&stale)
+	if err != nil || !stale {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, "DELETE FROM companion WHERE subject = ? AND registry = ? AND repository = ?", subject.String(), repo.Registry, repo.Path)
+	return err
 }
 
 // neededBesides tells which of the digests something outside them needs, and
@@ -140,9 +170,9 @@ func neededBesides(ctx context.Context, tx *sql.Tx, among map[digest.Digest]int6
 // eachParent calls fn with everything that keeps d alive until fn returns
 // false, and tells whether it did: a layer that thousands of images share is
 // not worth listing once one of them is known to stay.
-func eachParent(ctx context.Context, tx *sql.Tx, d digest.Digest, fn func(digest.Digest) bool) (stopped bool, err error) {
-	rows, err := tx.QueryContext(ctx, `SELECT parent FROM edge WHERE child = ?1
-		UNION ALL SELECT subject FROM manifest WHERE digest = ?1 AND subject IS NOT NULL
+func eachParent(ctx context.Context, q querier, d digest.Digest, fn func(digest.Digest) bool) (stopped bool, err error) {
+	rows, err := q.QueryContext(ctx, `SELECT parent FROM edge WHERE child = ?1
+		UNION ALL SELECT subject.digest FROM manifest CROSS JOIN manifest AS subject ON subject.digest = manifest.subject WHERE manifest.digest = ?1
 		UNION ALL SELECT subject FROM companion WHERE digest = ?1`, d.String())
 	if err != nil {
 		return false, err
@@ -169,17 +199,25 @@ const PartialAge = 24 * time.Hour
 // partialAge. It is safe while other processes fetch and serve: what a lease
 // holds stays, and a file that a client is reading is read to its end.
 func (s *Store) Collect(ctx context.Context, partialAge time.Duration) (Freed, error) {
-	if err := s.reapLeases(ctx); err != nil {
-		return Freed{}, fmt.Errorf("gc: %w", err)
+	if s.writer == nil {
+		return Freed{}, fmt.Errorf("gc: %w", errReadOnly)
 	}
-	var freed Freed
+	// First what needs no write to the index: on a full disk it makes the room
+	// for the rest.
+	freed, err := s.dropPartials(ctx, partialAge)
+	if err != nil {
+		return freed, fmt.Errorf("gc: %w", err)
+	}
+	if err := s.reapLeases(ctx); err != nil {
+		return freed, fmt.Errorf("gc: %w", err)
+	}
 	for after := ""; ; {
 		batch, err := s.waiting(ctx, after)
 		if err != nil {
 			return freed, fmt.Errorf("gc: %w", err)
 		}
 		if len(batch) == 0 {
-			break
+			return freed, nil
 		}
 		n, err := s.collect(ctx, batch)
 		freed.add(n)
@@ -188,9 +226,6 @@ func (s *Store) Collect(ctx context.Context, partialAge time.Duration) (Freed, e
 		}
 		after = batch[len(batch)-1].String()
 	}
-	partials, err := s.dropPartials(partialAge)
-	freed.add(partials)
-	return freed, err
 }
 
 // collectBatch is how many files are dropped in one transaction.
@@ -202,16 +237,20 @@ func (s *Store) waiting(ctx context.Context, after string) ([]digest.Digest, err
 		"SELECT digest FROM hold WHERE lease = 0 AND digest > ? ORDER BY digest LIMIT ?", after, collectBatch)
 }
 
+const deleteUnneeded = `DELETE FROM blob WHERE digest = ?1
+	AND NOT EXISTS (SELECT 1 FROM hold WHERE digest = ?1 AND lease <> 0)
+	AND NOT EXISTS (SELECT 1 FROM manifest WHERE digest = ?1)
+	AND NOT EXISTS (SELECT 1 FROM edge WHERE child = ?1)`
+
 // collect drops those digests on its list that nothing needs and nobody holds.
 // Rows go first, then files: what is visible must be there. Both steps are
 // write transactions, so nobody can bring a blob back between the look and the
-// removal without holding it first.
+// removal without holding it first. Removing a large file takes long; inside the
+// transaction, which makes all others wait, it is only moved out of the way.
 func (s *Store) collect(ctx context.Context, batch []digest.Digest) (Freed, error) {
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		for _, d := range batch {
-			_, err := tx.ExecContext(ctx, `DELETE FROM blob WHERE digest = ?1
-				AND NOT EXISTS (SELECT 1 FROM hold WHERE digest = ?1 AND lease <> 0) AND NOT `+referred("?1"), d.String())
-			if err != nil {
+			if _, err := tx.ExecContext(ctx, deleteUnneeded, d.String()); err != nil {
 				return err
 			}
 		}
@@ -220,51 +259,63 @@ func (s *Store) collect(ctx context.Context, batch []digest.Digest) (Freed, erro
 	if err != nil {
 		return Freed{}, err
 	}
-	var freed Freed
+	var moved []string
 	err = s.update(ctx, func(tx *sql.Tx) error {
 		for _, d := range batch {
-			n, err := s.dropFile(ctx, tx, d)
+			path, err := s.moveOut(ctx, tx, d)
 			if err != nil {
 				return err
 			}
-			freed.add(n)
+			if path != "" {
+				moved = append(moved, path)
+			}
 		}
 		return nil
 	})
+	var freed Freed
+	for _, path := range moved {
+		info, statErr := os.Stat(path)
+		if statErr == nil {
+			statErr = os.Remove(path)
+		}
+		if statErr == nil {
+			freed.add(Freed{Blobs: 1, Bytes: info.Size()})
+		}
+		err = errors.Join(err, ignoreMissing(statErr))
+	}
 	return freed, err
 }
 
-// dropFile removes the file of a digest that has no row and that nobody holds,
-// and takes it off the collector's list. A held one stays on the list.
-func (s *Store) dropFile(ctx context.Context, tx *sql.Tx, d digest.Digest) (Freed, error) {
+// removedSuffix marks files in ingest/ that are no partial downloads but on
+// their way out.
+const removedSuffix = ".removed"
+
+// moveOut moves the file of a digest that has no row and that nobody holds out
+// of blobs/, and takes it off the collector's list. A held one stays on the
+// list. It returns where the file is now, or "" if none was moved.
+func (s *Store) moveOut(ctx context.Context, tx *sql.Tx, d digest.Digest) (string, error) {
 	var row, held bool
 	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM blob WHERE digest = ?1),
 		EXISTS (SELECT 1 FROM hold WHERE digest = ?1 AND lease <> 0)`, d.String()).Scan(&row, &held)
-	if err != nil {
-		return Freed{}, err
+	if err != nil || held {
+		return "", err
 	}
-	if held {
-		return Freed{}, nil
-	}
-	var freed Freed
+	var path string
 	if !row {
-		path := s.blobPath(d)
-		info, err := os.Stat(path)
-		if err == nil {
-			freed = Freed{Blobs: 1, Bytes: info.Size()}
-			err = os.Remove(path)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return Freed{}, err
+		path = s.ingestPath(d) + removedSuffix
+		if err := os.Rename(s.blobPath(d), path); errors.Is(err, fs.ErrNotExist) {
+			path = ""
+		} else if err != nil {
+			return "", err
 		}
 	}
 	_, err = tx.ExecContext(ctx, "DELETE FROM hold WHERE digest = ? AND lease = 0", d.String())
-	return freed, err
+	return path, err
 }
 
-// dropPartials removes partial downloads that nobody writes and that are older
-// than age.
-func (s *Store) dropPartials(age time.Duration) (Freed, error) {
+// dropPartials removes what collect took out of blobs/, and partial downloads
+// that nobody writes and that are older than age.
+func (s *Store) dropPartials(ctx context.Context, age time.Duration) (Freed, error) {
 	var freed Freed
 	dir := filepath.Join(s.dir, "ingest")
 	entries, err := os.ReadDir(dir)
@@ -272,40 +323,27 @@ func (s *Store) dropPartials(age time.Duration) (Freed, error) {
 		return freed, err
 	}
 	for _, entry := range entries {
-		info, err := entry.Info()
-		if errors.Is(err, fs.ErrNotExist) || err == nil && time.Since(info.ModTime()) < age {
-			continue
-		}
-		if err != nil {
+		if err := ctx.Err(); err != nil {
 			return freed, err
 		}
-		removed, err := removeUnlocked(filepath.Join(dir, entry.Name()))
-		if err != nil {
-			return freed, err
-		}
-		if removed {
+		err := ifUnlocked(filepath.Join(dir, entry.Name()), func(f *os.File) error {
+			if f == nil {
+				return nil
+			}
+			// Only now: as long as it was not locked, somebody may have gone on with it.
+			info, err := f.Stat()
+			if err != nil || time.Since(info.ModTime()) < age && !strings.HasSuffix(f.Name(), removedSuffix) {
+				return err
+			}
+			if err := os.Remove(f.Name()); err != nil {
+				return ignoreMissing(err)
+			}
 			freed.add(Freed{Blobs: 1, Bytes: info.Size()})
+			return nil
+		})
+		if err != nil {
+			return freed, err
 		}
 	}
 	return freed, nil
-}
-
-// removeUnlocked removes a file unless another process has its lock.
-func removeUnlocked(path string) (bool, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	ok, err := tryLock(f)
-	if err != nil || !ok {
-		return false, err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	return true, nil
 }

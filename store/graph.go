@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -82,8 +83,14 @@ func ParseManifest(mediaType string, content []byte) (Graph, error) {
 	if !IsManifest(mediaType) {
 		return Graph{}, fmt.Errorf("media type %q is not a manifest's", mediaType)
 	}
+	if len(content) > MaxManifestSize {
+		return Graph{}, fmt.Errorf("manifest has %d bytes, at most %d are allowed", len(content), MaxManifestSize)
+	}
 	var doc document
 	if err := json.Unmarshal(content, &doc); err != nil {
+		return Graph{}, fmt.Errorf("manifest: %w", err)
+	}
+	if err := checkKeys(content); err != nil {
 		return Graph{}, fmt.Errorf("manifest: %w", err)
 	}
 	if doc.MediaType != "" && doc.MediaType != mediaType {
@@ -91,7 +98,8 @@ func ParseManifest(mediaType string, content []byte) (Graph, error) {
 	}
 	// One that is both could mean one thing to us and another to a client
 	// (CVE-2021-41190).
-	if len(doc.Manifests) > 0 && (doc.Config != nil || len(doc.Layers) > 0) {
+	image, index := doc.Config != nil || len(doc.Layers) > 0, len(doc.Manifests) > 0
+	if image && IsIndex(mediaType) || index && !IsIndex(mediaType) {
 		return Graph{}, fmt.Errorf("manifest is both an index and an image")
 	}
 
@@ -142,6 +150,46 @@ func ParseManifest(mediaType string, content []byte) (Graph, error) {
 		}
 	}
 	return graph, nil
+}
+
+// checkKeys refuses objects with the same key twice, upper and lower case being
+// the same: which of the two counts depends on the decoder, and Go's takes the
+// last one of either case. content must be valid JSON.
+func checkKeys(content []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(content))
+	dec.UseNumber()
+	var value func() error
+	value = func() error {
+		token, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		delim, ok := token.(json.Delim)
+		if !ok {
+			return nil
+		}
+		seen := map[string]bool{}
+		for dec.More() {
+			if delim == '{' {
+				token, err := dec.Token()
+				if err != nil {
+					return err
+				}
+				key, _ := token.(string)
+				folded := strings.ToLower(strings.ToUpper(key))
+				if seen[folded] {
+					return fmt.Errorf("key %q is there twice", key)
+				}
+				seen[folded] = true
+			}
+			if err := value(); err != nil {
+				return err
+			}
+		}
+		_, err = dec.Token() // the end of it
+		return err
+	}
+	return value()
 }
 
 // isForeign tells layers whose media type says that they are not distributed

@@ -24,64 +24,67 @@ type Writer struct {
 	file   *os.File // locked: one writer per digest on this machine
 	hash   hash.Hash
 	offset int64
-	done   bool
+	repair bool
+	done   bool // committed or closed
 }
 
 // Writer starts or resumes the content of desc, of which digest and size
-// count. It waits while another process writes the same content and returns
-// ErrExists once that is there. Content on disk that the index does not know
-// is verified and adopted, which is ErrExists too. The lease must hold the
-// digest.
+// count; the lease holds it from now on. It waits while another process writes
+// the same content and returns ErrExists once that is there. Content on disk
+// that the index does not know is verified and adopted, which is ErrExists too.
 //
 // The caller must Close the writer; a writer that was not committed leaves its
 // bytes for the next one.
 func (l *Lease) Writer(ctx context.Context, desc v1.Descriptor) (*Writer, error) {
-	s := l.store
+	return l.writer(ctx, desc, false)
+}
+
+// Repair returns a writer for content that the store has but that is damaged:
+// what is committed takes the place of the damaged file.
+func (l *Lease) Repair(ctx context.Context, desc v1.Descriptor) (*Writer, error) {
+	return l.writer(ctx, desc, true)
+}
+
+func (l *Lease) writer(ctx context.Context, desc v1.Descriptor, repair bool) (*Writer, error) {
 	if err := checkDigest(desc.Digest); err != nil {
 		return nil, err
 	}
 	if desc.Size < 0 {
 		return nil, fmt.Errorf("blob %s: negative size %d", desc.Digest, desc.Size)
 	}
-	file, err := lockFile(ctx, s.ingestPath(desc.Digest))
-	if err != nil {
-		return nil, fmt.Errorf("blob %s: %w", desc.Digest, err)
-	}
-	w := &Writer{store: s, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash()}
-	exists, err := s.Has(ctx, desc.Digest)
-	if err == nil && !exists {
-		exists, err = s.adopt(ctx, desc)
-	}
-	if err == nil && exists {
-		err = ErrExists
-	}
-	if err != nil {
-		if errors.Is(err, ErrExists) {
-			err = errors.Join(err, os.Remove(file.Name()))
-		}
-		return nil, errors.Join(fmt.Errorf("blob %s: %w", desc.Digest, err), file.Close())
-	}
-	if err := w.resume(); err != nil {
-		return nil, errors.Join(fmt.Errorf("blob %s: %w", desc.Digest, err), file.Close())
-	}
-	return w, nil
-}
-
-// Repair returns a writer for content that the store has but that is damaged:
-// what is committed takes the place of the damaged file.
-func (l *Lease) Repair(ctx context.Context, desc v1.Descriptor) (*Writer, error) {
-	if err := checkDigest(desc.Digest); err != nil {
+	if err := l.Hold(ctx, desc.Digest); err != nil {
 		return nil, err
 	}
 	file, err := lockFile(ctx, l.store.ingestPath(desc.Digest))
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", desc.Digest, err)
 	}
-	w := &Writer{store: l.store, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash()}
-	if err := w.resume(); err != nil {
+	w := &Writer{store: l.store, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash(), repair: repair}
+	if !repair {
+		err = l.store.findExisting(ctx, desc)
+	}
+	if errors.Is(err, ErrExists) {
+		err = errors.Join(err, os.Remove(file.Name()))
+	} else if err == nil {
+		err = w.resume(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("blob %s: %w", desc.Digest, err), file.Close())
 	}
 	return w, nil
+}
+
+// findExisting returns ErrExists if the content is in the store, or was on disk
+// and is now.
+func (s *Store) findExisting(ctx context.Context, desc v1.Descriptor) error {
+	exists, err := s.Has(ctx, desc.Digest)
+	if err == nil && !exists {
+		exists, err = s.adopt(ctx, desc)
+	}
+	if err == nil && exists {
+		return ErrExists
+	}
+	return err
 }
 
 // adopt takes a file in blobs/ that the index does not know into the index if
@@ -98,23 +101,45 @@ func (s *Store) adopt(ctx context.Context, desc v1.Descriptor) (bool, error) {
 	}
 	defer f.Close()
 	h := desc.Digest.Algorithm().Hash()
-	size, err := io.Copy(h, f)
+	size, err := hashFile(ctx, h, f)
 	if err != nil {
 		return false, err
 	}
 	if size != desc.Size || fmt.Sprintf("%x", h.Sum(nil)) != desc.Digest.Encoded() {
 		return false, os.Remove(path)
 	}
-	// It may have been written, but not made durable.
+	// It may have been written, but not made durable. If it cannot be, a second
+	// try could pretend that it was: the kernel reports a lost page once.
 	if err := f.Sync(); err != nil {
-		return false, err
+		return false, errors.Join(err, os.Remove(path))
 	}
 	return true, s.commits.commit(ctx, commit{digest: desc.Digest, size: size})
 }
 
+// hashFile hashes the rest of a file and returns its size. The file may have
+// gigabytes, which an interrupt should not have to wait for.
+func hashFile(ctx context.Context, h hash.Hash, f *os.File) (int64, error) {
+	buf := make([]byte, bufferSize)
+	var size int64
+	for {
+		if err := ctx.Err(); err != nil {
+			return size, err
+		}
+		n, err := f.Read(buf)
+		h.Write(buf[:n])
+		size += int64(n)
+		if errors.Is(err, io.EOF) {
+			return size, nil
+		}
+		if err != nil {
+			return size, err
+		}
+	}
+}
+
 // resume hashes what an earlier writer left.
-func (w *Writer) resume() error {
-	n, err := io.Copy(w.hash, w.file)
+func (w *Writer) resume(ctx context.Context) error {
+	n, err := hashFile(ctx, w.hash, w.file)
 	if err != nil {
 		return err
 	}
@@ -140,7 +165,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 }
 
 func (w *Writer) fits(n int) error {
-	if w.offset+int64(n) > w.desc.Size {
+	if int64(n) > w.desc.Size-w.offset {
 		return fmt.Errorf("blob %s: %w: more than the %d bytes promised", w.desc.Digest, ErrMismatch, w.desc.Size)
 	}
 	return nil
@@ -155,8 +180,8 @@ const bufferSize = 256 << 10
 func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	var total int64
 	hashed := make(chan struct{}, 1)
-	hashed <- struct{}{}                            // nothing is being hashed
-	size := min(bufferSize, w.desc.Size-w.offset+1) // one more byte shows a body that is too long
+	hashed <- struct{}{}                                // nothing is being hashed
+	size := 1 + min(bufferSize-1, w.desc.Size-w.offset) // one more byte shows a body that is too long
 	buffers := [2][]byte{make([]byte, size), make([]byte, size)}
 	defer func() { <-hashed }()
 	for i := 0; ; i++ {
@@ -203,7 +228,8 @@ func (w *Writer) Reset() error {
 
 // Commit verifies size and digest and makes the content durable and visible.
 // It returns ErrMismatch if the content is not what was promised; the writer
-// has then been reset.
+// has then been reset and can be used again. After anything else it is closed:
+// the file may be in its place, where nobody must write to it.
 func (w *Writer) Commit(ctx context.Context) error {
 	if w.offset != w.desc.Size {
 		err := fmt.Errorf("blob %s: %w: %d of %d bytes", w.desc.Digest, ErrMismatch, w.offset, w.desc.Size)
@@ -213,24 +239,31 @@ func (w *Writer) Commit(ctx context.Context) error {
 		err := fmt.Errorf("blob %s: %w: got %s:%s", w.desc.Digest, ErrMismatch, w.desc.Digest.Algorithm(), got)
 		return errors.Join(err, w.Reset())
 	}
-	if err := w.file.Chmod(0o444); err != nil {
-		return err
-	}
-	if err := w.file.Sync(); err != nil {
-		return err
-	}
-	err := w.store.commits.commit(ctx, commit{digest: w.desc.Digest, size: w.desc.Size, from: w.file.Name()})
+	err := w.file.Sync()
 	if err != nil {
-		return fmt.Errorf("blob %s: %w", w.desc.Digest, err)
+		// Which bytes are lost is not known, and the kernel reports it once.
+		err = errors.Join(err, w.Reset())
+	} else {
+		err = w.store.commits.commit(ctx, commit{digest: w.desc.Digest, size: w.desc.Size, from: w.file.Name()})
+	}
+	if err == nil && w.repair {
+		err = w.store.repairManifest(ctx, w.desc)
 	}
 	w.done = true
+	if err = errors.Join(err, w.file.Close()); err != nil {
+		return fmt.Errorf("blob %s: %w", w.desc.Digest, err)
+	}
 	return nil
 }
 
 // Close releases the writer. Without a Commit before it, what was written
 // stays for the next writer.
 func (w *Writer) Close() error {
-	if !w.done && w.offset == 0 {
+	if w.done {
+		return nil
+	}
+	w.done = true
+	if w.offset == 0 {
 		return errors.Join(os.Remove(w.file.Name()), w.file.Close()) // nothing worth keeping
 	}
 	return w.file.Close()

@@ -6,10 +6,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -30,6 +30,9 @@ type Lease struct {
 
 // NewLease starts a lease.
 func (s *Store) NewLease(ctx context.Context) (*Lease, error) {
+	if s.writer == nil {
+		return nil, fmt.Errorf("lease: %w", errReadOnly)
+	}
 	l := &Lease{store: s, name: rand.Text(), held: map[digest.Digest]bool{}}
 	file, err := lockFile(ctx, s.leasePath(l.name))
 	if err != nil {
@@ -74,6 +77,13 @@ func (l *Lease) Hold(ctx context.Context, digests ...digest.Digest) error {
 		return nil
 	}
 	err := l.store.update(ctx, func(tx *sql.Tx) error {
+		var alive bool
+		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM lease WHERE id = ?)", l.id).Scan(&alive); err != nil {
+			return err
+		}
+		if !alive {
+			return errors.New("it has ended")
+		}
 		stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO hold (digest, lease) VALUES (?, ?)")
 		if err != nil {
 			return err
@@ -105,24 +115,25 @@ func (l *Lease) Close() error {
 	if !open {
 		return nil
 	}
-	ctx := context.Background() // a lease must end also when the command was interrupted
+	// A lease must end also when the command was interrupted, but not make it
+	// wait for long: the collector ends what is left.
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
 	err := l.store.update(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
+	if ctx.Err() != nil {
+		err = nil
+	}
 	return errors.Join(err, l.release())
 }
 
 func (l *Lease) release() error {
-	return errors.Join(os.Remove(l.file.Name()), l.file.Close())
+	return errors.Join(ignoreMissing(os.Remove(l.file.Name())), l.file.Close())
 }
 
-// dropLease hands what the lease held to the collector (lease 0), except what
-// published images have come to need.
+// dropLease hands what the lease held to the collector, except what published
+// images have come to need.
 func dropLease(ctx context.Context, tx *sql.Tx, id int64) error {
-	for _, query := range []string{
-		`INSERT OR IGNORE INTO hold (digest, lease)
-		 SELECT digest, 0 FROM hold AS h WHERE lease = ? AND NOT ` + referred("h.digest"),
-		"DELETE FROM hold WHERE lease = ?",
-		"DELETE FROM lease WHERE id = ?",
-	} {
+	for _, query := range []string{handOver, "DELETE FROM hold WHERE lease = ?", "DELETE FROM lease WHERE id = ?"} {
 		if _, err := tx.ExecContext(ctx, query, id); err != nil {
 			return err
 		}
@@ -130,52 +141,50 @@ func dropLease(ctx context.Context, tx *sql.Tx, id int64) error {
 	return nil
 }
 
-// referred is an SQL condition: something published refers to the digest in
-// expr. Manifests exist only as long as a pin reaches them, so one reference is
-// enough to be needed.
-func referred(expr string) string {
-	return fmt.Sprintf(`(EXISTS (SELECT 1 FROM manifest WHERE digest = %[1]s)
-		OR EXISTS (SELECT 1 FROM edge WHERE child = %[1]s))`, expr)
-}
+// handOver puts what a lease holds on the collector's list, lease 0. Manifests
+// exist only as long as a pin reaches them, so one reference from them is enough
+// to be needed.
+const handOver = `INSERT OR IGNORE INTO hold (digest, lease)
+	SELECT digest, 0 FROM hold AS h WHERE lease = ?
+	AND NOT EXISTS (SELECT 1 FROM manifest WHERE digest = h.digest)
+	AND NOT EXISTS (SELECT 1 FROM edge WHERE child = h.digest)`
 
-// reapLeases ends the leases of processes that are gone. Their lock tells: it
-// can be had only when nobody lives who took it.
+// reapLeases ends the leases of processes that are gone, and removes the files
+// of those that died before their lease began.
 func (s *Store) reapLeases(ctx context.Context) error {
 	type lease struct {
 		id   int64
 		name string
 	}
-	var all []lease
-	rows, err := s.writer.QueryContext(ctx, "SELECT id, name FROM lease")
+	all, err := list(ctx, s.reader, func(rows *sql.Rows) (l lease, err error) { return l, rows.Scan(&l.id, &l.name) },
+		"SELECT id, name FROM lease")
 	if err != nil {
 		return err
 	}
-	for rows.Next() {
-		var l lease
-		if err := rows.Scan(&l.id, &l.name); err != nil {
-			return errors.Join(err, rows.Close())
-		}
-		all = append(all, l)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		return err
-	}
 	for _, l := range all {
-		path := s.leasePath(l.name)
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
-		if err == nil {
-			dead, lockErr := tryLock(f)
-			if !dead || lockErr != nil {
-				f.Close()
-				continue
-			}
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		err := ifUnlocked(s.leasePath(l.name), func(*os.File) error {
+			return s.update(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
+		})
+		if err != nil {
 			return err
 		}
-		err = s.update(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
-		if f != nil {
-			err = errors.Join(err, os.Remove(path), f.Close())
-		}
+	}
+	entries, err := os.ReadDir(filepath.Join(s.dir, "leases"))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		err := ifUnlocked(s.leasePath(entry.Name()), func(f *os.File) error {
+			if f == nil {
+				return nil
+			}
+			var alive bool
+			err := s.reader.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM lease WHERE name = ?)", entry.Name()).Scan(&alive)
+			if err != nil || alive {
+				return err
+			}
+			return ignoreMissing(os.Remove(f.Name()))
+		})
 		if err != nil {
 			return err
 		}

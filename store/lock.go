@@ -51,3 +51,31 @@ func stillAt(f *os.File, path string) (bool, error) {
 	}
 	return err == nil && os.SameFile(mine, there), err
 }
+
+// ifUnlocked calls fn with the file at path if nobody has its lock, and holds
+// the lock meanwhile; with nil if there is no file.
+func ifUnlocked(path string, fn func(*os.File) error) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fn(nil)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ok, err := tryLock(f)
+	if err == nil && ok {
+		ok, err = stillAt(f, path)
+	}
+	if err != nil || !ok {
+		return err
+	}
+	return fn(f)
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -39,17 +39,27 @@ func migrations() []string {
 
 func schemaVersion() int { return len(migrations()) }
 
-// migrate creates or updates the index. The lock file makes one process do it
-// while others wait: switching a new database to WAL is not covered by SQLite's
-// busy handler.
-func (s *Store) migrate(ctx context.Context) error {
+// create makes the folders and the index, or brings the index up to date. The
+// lock file makes one process do it while others wait: switching a new database
+// to WAL is not covered by SQLite's busy handler, and nobody may put a file into
+// a folder that is not durable.
+func (s *Store) create(ctx context.Context) error {
 	lock, err := lockFile(ctx, filepath.Join(s.dir, "lock"))
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	return s.update(ctx, func(tx *sql.Tx) error {
-		var version int
+	for _, sub := range []string{"blobs/sha256", "blobs/sha512", "ingest", "leases"} {
+		if err := makeDirs(filepath.Join(s.dir, filepath.FromSlash(sub))); err != nil {
+			return err
+		}
+	}
+	return s.migrate(ctx)
+}
+
+func (s *Store) migrate(ctx context.Context) error {
+	var version int
+	err := s.update(ctx, func(tx *sql.Tx) error {
 		if err := tx.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
 			return fmt.Errorf("%s: %w", indexFile, err)
 		}
@@ -68,6 +78,29 @@ func (s *Store) migrate(ctx context.Context) error {
 		_, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", len(steps)))
 		return err
 	})
+	if err != nil || version == schemaVersion() {
+		return err
+	}
+	// refuseNewer of an older mirrorctl reads the header, not the WAL.
+	_, err = s.writer.ExecContext(ctx, "PRAGMA wal_checkpoint")
+	return err
+}
+
+// makeDirs creates a folder and those above it that are missing, durably.
+func makeDirs(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDirs(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
 }
 
 func newerError(version int) error {

@@ -2,17 +2,17 @@ package store
 
 import (
 	"context"
+	_ "crypto/sha256" // go-digest finds its algorithms by their registration
+	_ "crypto/sha512"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
 
-	_ "github.com/mattn/go-sqlite3" // the "sqlite3" driver of database/sql
 	"github.com/opencontainers/go-digest"
 )
 
@@ -35,10 +35,8 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err := refuseNewer(dir); err != nil {
 		return nil, err
 	}
-	for _, sub := range []string{"", "blobs", "ingest", "leases"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, fmt.Errorf("store %s: %w", dir, err)
-		}
+	if err := makeDirs(dir); err != nil {
+		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
 	// One writer connection: SQLite has one writer anyway, and a queue inside
 	// the process is fairer than the busy handler.
@@ -48,7 +46,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	}
 	s := &Store{dir: dir, writer: writer, leases: map[int64]*Lease{}}
 	s.commits.store = s
-	if err := s.migrate(ctx); err != nil {
+	if err := s.create(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), s.Close())
 	}
 	if err := s.openReader(); err != nil {
@@ -76,7 +74,10 @@ func OpenReadOnly(ctx context.Context, dir string) (*Store, error) {
 	}
 	var version int
 	if err := s.reader.QueryRowContext(ctx, "PRAGMA user_version").Scan(&version); err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), s.Close())
+		return nil, errors.Join(s.explainUnreadable(err), s.Close())
+	}
+	if version == 0 { // another process is about to create it, or died doing so
+		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, ErrNoStore), s.Close())
 	}
 	if version != schemaVersion() {
 		err := fmt.Errorf("store %s: its index has schema %d, this mirrorctl needs %d: run a command that writes to it, for instance mirrorctl gc", dir, version, schemaVersion())
@@ -94,21 +95,15 @@ func (s *Store) openReader() error {
 	return nil
 }
 
-// openDB opens the index. The pragmas stand in the DSN because one that is set
-// with Exec reaches only one connection of the pool.
-func openDB(dir, params string, conns int) (*sql.DB, error) {
-	abs, err := filepath.Abs(filepath.Join(dir, indexFile))
-	if err != nil {
-		return nil, err
+// explainUnreadable adds what SQLite does not say: a process that may not write
+// to the folder needs the files beside the index, which it cannot create.
+func (s *Store) explainUnreadable(err error) error {
+	for _, suffix := range []string{"-wal", "-shm"} {
+		if _, statErr := os.Stat(filepath.Join(s.dir, indexFile+suffix)); errors.Is(statErr, fs.ErrNotExist) {
+			return fmt.Errorf("store %s: %w: %s is missing and cannot be created: run mirrorctl gc as a user who may write to the store", s.dir, err, indexFile+suffix)
+		}
 	}
-	dsn := "file:" + (&url.URL{Path: filepath.ToSlash(abs)}).EscapedPath() + "?" + params
-	db, err := sql.Open("sqlite3", dsn)
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	return db, nil
+	return fmt.Errorf("store %s: %w", s.dir, err)
 }
 
 // Close releases the store. Leases that are still open are closed.
@@ -137,10 +132,7 @@ func (s *Store) Dir() string { return s.dir }
 // update runs fn in one write transaction, which is immediate: it waits its
 // turn at the start and can then not fail with "database is locked".
 func (s *Store) update(ctx context.Context, fn func(*sql.Tx) error) error {
-	if s.writer == nil {
-		return errors.New("store is open read-only")
-	}
-	tx, err := s.writer.BeginTx(ctx, nil)
+	tx, err := s.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -148,6 +140,34 @@ func (s *Store) update(ctx context.Context, fn func(*sql.Tx) error) error {
 		return errors.Join(err, ignoreDone(tx.Rollback()))
 	}
 	return tx.Commit()
+}
+
+// errReadOnly is what changing a store that was opened read-only ends in.
+var errReadOnly = errors.New("store is open read-only")
+
+// begin starts a write transaction. Waiting for another process's transaction
+// happens inside SQLite, which does not hear of contexts; so that an interrupt
+// need not wait too, it is left to itself. The transaction ends with ctx also
+// when nobody takes it.
+func (s *Store) begin(ctx context.Context) (*sql.Tx, error) {
+	if s.writer == nil {
+		return nil, errReadOnly
+	}
+	type begun struct {
+		tx  *sql.Tx
+		err error
+	}
+	done := make(chan begun, 1)
+	go func() {
+		tx, err := s.writer.BeginTx(ctx, nil)
+		done <- begun{tx, err}
+	}()
+	select {
+	case b := <-done:
+		return b.tx, b.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // ignoreDone drops the error of rolling back a transaction that has ended by

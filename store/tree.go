@@ -22,7 +22,8 @@ type Node struct {
 }
 
 // Tree returns an image's content as a tree, from the manifest with digest d.
-// It returns ErrNotFound if that is not published.
+// It returns ErrNotFound if that is not published. What hangs below a manifest is
+// there once: where the manifest occurs again, it stands alone.
 func (s *Store) Tree(ctx context.Context, d digest.Digest) (Node, error) {
 	m, err := s.Manifest(ctx, Repository{}, d.String())
 	if err != nil {
@@ -35,14 +36,14 @@ func (s *Store) Tree(ctx context.Context, d digest.Digest) (Node, error) {
 	return root, nil
 }
 
-// grow fills in what is below n. above has the manifests on the way up: content
-// addressing makes cycles of edges impossible, but not of subjects.
-func (s *Store) grow(ctx context.Context, n *Node, above map[digest.Digest]bool) error {
-	if above[n.Digest] {
+// grow fills in what is below n, unless that was done elsewhere in the tree:
+// subjects can form cycles, and indexes that list one another many times would
+// make a tree without end.
+func (s *Store) grow(ctx context.Context, n *Node, grown map[digest.Digest]bool) error {
+	if grown[n.Digest] {
 		return nil
 	}
-	above[n.Digest] = true
-	defer delete(above, n.Digest)
+	grown[n.Digest] = true
 	var err error
 	n.Children, err = list(ctx, s.reader, func(rows *sql.Rows) (c Node, err error) {
 		var platform sql.NullString
@@ -66,7 +67,7 @@ func (s *Store) grow(ctx context.Context, n *Node, above map[digest.Digest]bool)
 	}
 	for i := range n.Children {
 		if n.Children[i].Kind == KindManifest {
-			if err := s.grow(ctx, &n.Children[i], above); err != nil {
+			if err := s.grow(ctx, &n.Children[i], grown); err != nil {
 				return err
 			}
 		}
@@ -74,11 +75,11 @@ func (s *Store) grow(ctx context.Context, n *Node, above map[digest.Digest]bool)
 	for i := range n.Referrers {
 		r := &n.Referrers[i]
 		r.Tags, err = list(ctx, s.reader, func(rows *sql.Rows) (tag string, err error) { return tag, rows.Scan(&tag) },
-			"SELECT reference FROM companion WHERE digest = ? AND subject = ? ORDER BY reference", r.Digest.String(), n.Digest.String())
+			"SELECT DISTINCT reference FROM companion WHERE digest = ? AND subject = ? ORDER BY reference", r.Digest.String(), n.Digest.String())
 		if err != nil {
 			return err
 		}
-		if err := s.grow(ctx, r, above); err != nil {
+		if err := s.grow(ctx, r, grown); err != nil {
 			return err
 		}
 	}

@@ -1,13 +1,14 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,7 +17,7 @@ import (
 // Damage is content that is not what the index says.
 type Damage struct {
 	v1.Descriptor        // digest and size are what it should have
-	Problem       string // missing, truncated, corrupt, unreadable: ..., not in the index
+	Problem       string // missing, truncated, corrupt, corrupt in the index, unreadable: ..., not in the index
 	Pins          []Pin  // the images that it hurts
 }
 
@@ -37,19 +38,27 @@ func (s *Store) Verify(ctx context.Context, pins []Pin, report func(int64)) (Che
 		return Checked{}, fmt.Errorf("verify: %w", err)
 	}
 	result := Checked{Damage: damage}
-	buf := make([]byte, 1<<20)
 	for _, b := range blobs {
 		if err := ctx.Err(); err != nil {
 			return result, err
 		}
-		problem := s.checkFile(b, buf)
+		problem, err := s.check(ctx, b)
+		if err != nil {
+			return result, err
+		}
 		if problem != "" {
-			// It may have been removed meanwhile, which is no damage.
+			// It may have been removed meanwhile, which is no damage, and
+			// fetched again.
 			if there, err := s.Has(ctx, b.Digest); err != nil {
 				return result, err
 			} else if !there {
 				continue
 			}
+			if problem, err = s.check(ctx, b); err != nil {
+				return result, err
+			}
+		}
+		if problem != "" {
 			result.Damage = append(result.Damage, Damage{Descriptor: b, Problem: problem})
 		}
 		result.Blobs++
@@ -107,6 +116,7 @@ func (s *Store) toVerify(ctx context.Context, pins []Pin) ([]v1.Descriptor, []Da
 			}
 		}
 	}
+	slices.SortFunc(blobs, func(a, b v1.Descriptor) int { return cmp.Compare(a.Digest, b.Digest) })
 	return blobs, damage, nil
 }
 
@@ -123,8 +133,28 @@ func containsPin(pins []Pin, pin Pin) bool {
 	return false
 }
 
+// check returns what is wrong with a blob, or "": with its file, and with the
+// copy in the index if it is a manifest.
+func (s *Store) check(ctx context.Context, b v1.Descriptor) (string, error) {
+	problem := s.checkFile(ctx, b)
+	if err := ctx.Err(); err != nil || problem != "" {
+		return problem, err
+	}
+	var content []byte
+	err := s.reader.QueryRowContext(ctx, "SELECT bytes FROM manifest WHERE digest = ?", b.Digest.String()).Scan(&content)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return "", nil
+	case err != nil:
+		return "", err
+	case b.Digest.Algorithm().FromBytes(content) != b.Digest:
+		return "corrupt in the index", nil
+	}
+	return "", nil
+}
+
 // checkFile returns what is wrong with the file of a blob, or "".
-func (s *Store) checkFile(b v1.Descriptor, buf []byte) string {
+func (s *Store) checkFile(ctx context.Context, b v1.Descriptor) string {
 	f, err := os.Open(s.blobPath(b.Digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "missing"
@@ -134,7 +164,7 @@ func (s *Store) checkFile(b v1.Descriptor, buf []byte) string {
 	}
 	defer f.Close()
 	h := b.Digest.Algorithm().Hash()
-	n, err := io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, buf)
+	n, err := hashFile(ctx, h, f)
 	switch {
 	case err != nil:
 		return "unreadable: " + err.Error()
@@ -150,10 +180,21 @@ func (s *Store) checkFile(b v1.Descriptor, buf []byte) string {
 
 // pinsReaching returns the pins that need a digest.
 func (s *Store) pinsReaching(ctx context.Context, d digest.Digest) ([]Pin, error) {
-	return selectPins(ctx, s.reader, `WHERE pin.digest IN (WITH RECURSIVE up (digest) AS (
-			SELECT ?
-			UNION SELECT edge.parent FROM up CROSS JOIN edge ON edge.child = up.digest
-			UNION SELECT manifest.subject FROM up CROSS JOIN manifest ON manifest.digest = up.digest WHERE manifest.subject IS NOT NULL
-			UNION SELECT companion.subject FROM up CROSS JOIN companion ON companion.digest = up.digest
-		) SELECT digest FROM up)`, d.String())
+	return selectPins(ctx, s.reader, "WHERE pin.digest IN ("+needing+" SELECT digest FROM up)", d.String())
+}
+
+// repairManifest makes the copy in the index, if the blob is a manifest, what
+// its file is.
+func (s *Store) repairManifest(ctx context.Context, desc v1.Descriptor) error {
+	if desc.Size > MaxManifestSize {
+		return nil
+	}
+	content, err := s.ReadBlob(ctx, desc.Digest, MaxManifestSize)
+	if err != nil {
+		return err
+	}
+	return s.update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "UPDATE manifest SET bytes = ? WHERE digest = ?", content, desc.Digest.String())
+		return err
+	})
 }

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestRefusesNewer(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "store")
+	s := must[*Store](t)(Open(t.Context(), dir))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f := must[*os.File](t)(os.OpenFile(filepath.Join(dir, indexFile), os.O_RDWR, 0))
+	_, err := f.WriteAt(binary.BigEndian.AppendUint32(nil, uint32(schemaVersion()+1)), 60)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	before := onDisk(t, dir)
+	_, openErr := Open(t.Context(), dir)
+	_, readErr := OpenReadOnly(t.Context(), dir)
+	if !errors.Is(openErr, ErrNewer) || !errors.Is(readErr, ErrNewer) {
+		t.Errorf("opened a newer store: %v, %v", openErr, readErr)
+	}
+	if !maps.Equal(before, onDisk(t, dir)) {
+		t.Error("a newer store was touched")
+	}
+}
+
+func TestRefusesOtherFiles(t *testing.T) {
+	for name, text := range map[string]string{"text": "this is no database, whatever its name says; and it is long enough", "short": "x"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, indexFile), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, openErr := Open(t.Context(), dir)
+		_, readErr := OpenReadOnly(t.Context(), dir)
+		if openErr == nil || readErr == nil || !strings.Contains(openErr.Error(), "not a mirrorctl index") {
+			t.Errorf("%s: %v, %v", name, openErr, readErr)
+		}
+		if files := onDisk(t, dir); len(files) != 1 {
+			t.Errorf("%s: the folder was touched: %v", name, files)
+		}
+	}
+}
+
+func TestOpenReadOnly(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a b?c%25d#e;&=é")
+	if _, err := OpenReadOnly(t.Context(), dir); !errors.Is(err, ErrNoStore) {
+		t.Errorf("no folder: %v", err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("reading made a folder")
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReadOnly(t.Context(), dir); !errors.Is(err, ErrNoStore) {
+		t.Errorf("empty folder: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, indexFile), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenReadOnly(t.Context(), dir); !errors.Is(err, ErrNoStore) {
+		t.Errorf("a store that is being created: %v", err)
+	}
+
+	s := open(t, dir)
+	open(t, dir) // twice in one process
+	ro := must[*Store](t)(OpenReadOnly(t.Context(), dir))
+	defer ro.Close()
+	if ro.Dir() != dir {
+		t.Errorf("dir is %q", ro.Dir())
+	}
+
+	// What another handle does is seen at once.
+	c, root := debianImage()
+	for range 20 {
+		mustAdd(t, s, c, debian, "bookworm", root.Digest)
+		if m, err := ro.Manifest(t.Context(), debian, "bookworm"); err != nil || m.Digest != root.Digest {
+			t.Fatalf("a pin is not seen: %v", err)
+		}
+		r, _, err := ro.Blob(t.Context(), debian, root.Digest)
+		if err != nil {
+			t.Fatalf("a blob is not seen: %v", err)
+		}
+		r.Close()
+		if _, _, err := s.Remove(t.Context(), debian, "bookworm"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ro.Manifest(t.Context(), debian, "bookworm"); !errors.Is(err, ErrNotFound) {
+			t.Fatalf("a removal is not seen: %v", err)
+		}
+	}
+
+	_, leaseErr := ro.NewLease(t.Context())
+	_, _, removeErr := ro.Remove(t.Context(), debian, "bookworm")
+	_, collectErr := ro.Collect(t.Context(), 0)
+	_, pinErr := ro.PinPublished(t.Context(), debian, "x", root.Digest, false)
+	if leaseErr == nil || removeErr == nil || pinErr == nil || collectErr == nil {
+		t.Errorf("a read-only store was written to: %v, %v, %v, %v", leaseErr, removeErr, collectErr, pinErr)
+	}
+}
+
+func TestMigrates(t *testing.T) {
+	dir := t.TempDir()
+	db := must[*Store](t)(Open(t.Context(), dir))
+	for _, query := range []string{
+		"PRAGMA foreign_keys = 0", "DROP TABLE hold", "DROP TABLE lease", "DROP TABLE history", "DROP TABLE companion", "DROP TABLE pin", "DROP TABLE edge", "DROP TABLE manifest", "DROP TABLE blob", "PRAGMA user_version = 0",
+	} {
+		if _, err := db.writer.Exec(query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir)
+	c, root := debianImage()
+	mustAdd(t, s, c, debian, "bookworm", root.Digest)
+	if v := count(t, s, "PRAGMA user_version"); v != schemaVersion() {
+		t.Errorf("user_version is %d", v)
+	}
+}
+
+func TestCreatedByManyProcesses(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new", "store")
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			if out, err := child(t, "open", dir).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+	group.Wait()
+	checkClean(t, open(t, dir))
+}
