@@ -5,41 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
-	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/regclient/regclient/types/blob"
 	"github.com/regclient/regclient/types/descriptor"
 
 	"mirrorctl/store"
 )
 
-// stalls is how many times in a row a transfer may fail without a single new
-// byte before the endpoint is given up.
-const stalls = 3
-
-// once runs fn for a digest unless that is running already, and then waits for
-// it: a byte is transferred once. Whoever waits is not hurt when the one who
-// runs fn gives up.
-func (c *Client) once(ctx context.Context, d digest.Digest, fn func() error) error {
-	for {
-		ch := c.flights.DoChan(d.String(), func() (any, error) { return nil, fn() })
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case res := <-ch:
-			if res.Err != nil && res.Shared && errors.Is(res.Err, context.Canceled) && ctx.Err() == nil {
-				continue // somebody else was cancelled
-			}
-			return res.Err
-		}
-	}
-}
-
 // blob brings one blob into the store, from the first endpoint that has it.
 func (c *Client) blob(ctx context.Context, repo store.Repository, desc v1.Descriptor, p *Progress) error {
 	counted := false // by the transfer, byte for byte
-	err := c.once(ctx, desc.Digest, func() error {
+	err := c.once(ctx, repo, desc.Digest, func() error {
 		if err := c.transfers.Acquire(ctx, 1); err != nil {
 			return err
 		}
@@ -72,120 +49,145 @@ func (c *Client) blob(ctx context.Context, repo store.Repository, desc v1.Descri
 
 // fill completes a writer from the endpoints of the repository's registry.
 func (c *Client) fill(ctx context.Context, repo store.Repository, desc v1.Descriptor, w *store.Writer, p *Progress) error {
-	r, err := c.registry(repo.Registry)
-	if err != nil {
-		return err
-	}
 	p.Bytes.Add(w.Offset())
-	resumed := w.Offset() > 0
-	return c.ask(ctx, r, func(e *endpoint) error {
-		for failures := 0; ; {
+	return c.ask(ctx, repo, func(e *endpoint) error {
+		strange := w.Offset() > 0 // there are bytes from elsewhere, which may be the bad ones
+		ranges := true            // e can send parts
+		r := retry{endpoint: e, tries: tries, first: c.pause}
+		if e.mirror {
+			r.tries = 2
+		}
+		for {
 			before := w.Offset()
-			err := c.transfer(ctx, e, repo, desc, w, p)
+			a, err := c.transfer(ctx, e, repo, desc, w, ranges, p)
 			if err == nil {
 				if err = w.Commit(ctx); !errors.Is(err, store.ErrMismatch) {
-					return err
+					return local(err)
 				}
 				p.Bytes.Add(-desc.Size) // the writer starts anew
-				if resumed {            // the bytes of another run may be the bad ones
-					resumed = false
+				if strange {
+					strange = false
 					continue
 				}
-				return classify(ctx, e, &exchange{}, err)
+				return mismatch(e.String(), desc.Digest, a, err)
 			}
-			var failed *Error
-			if ctx.Err() != nil || errors.As(err, &failed) && !temporary(failed) || isLocal(err) {
-				return err
+			if errors.Is(err, errRange) && ranges {
+				ranges = false
+				continue
 			}
-			if w.Offset() > before {
-				failures = 0
+			if w.Offset()-before >= crawl {
+				r.failures = 0
 			}
-			if failures++; failures >= stalls {
-				return err
+			if giveUp := r.pause(ctx, err); giveUp != nil {
+				return giveUp
 			}
 			c.log.Info("transfer interrupted, resuming", "blob", desc.Digest, "at", w.Offset(), "from", e.String(), "err", err)
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(time.Duration(failures) * 500 * time.Millisecond):
-			}
 		}
 	})
 }
 
-func temporary(e *Error) bool {
-	return errors.Is(e, ErrUnreachable) || errors.Is(e, ErrUnavailable)
-}
-
-// localError is a failure of this machine's disk, which no upstream can help.
+// localError is a failure of this machine, which no upstream can help.
 type localError struct{ error }
 
 func (e localError) Unwrap() error { return e.error }
 
+func local(err error) error {
+	if err == nil {
+		return nil
+	}
+	return localError{err}
+}
+
 func isLocal(err error) bool {
-	var local localError
-	return errors.As(err, &local)
+	var failed localError
+	return errors.As(err, &failed)
 }
 
 // transfer asks one endpoint for the bytes that are missing and writes them. It
-// returns nil when all are there.
-func (c *Client) transfer(ctx context.Context, e *endpoint, repo store.Repository, desc v1.Descriptor, w *store.Writer, p *Progress) error {
-	if w.Offset() == desc.Size {
-		return nil
+// returns what was answered, and no error when all bytes are there. Without
+// ranges it asks for all of them and skips those that are there.
+func (c *Client) transfer(ctx context.Context, e *endpoint, repo store.Repository, desc v1.Descriptor, w *store.Writer, ranges bool, p *Progress) (answer, error) {
+	before := w.Offset()
+	if before == desc.Size {
+		return answer{}, nil
 	}
-	ex := &exchange{from: w.Offset()}
-	ctx, cancel := context.WithCancel(withExchange(ctx, ex))
+	if err := e.health.down(); err != nil && e.mirror {
+		return answer{}, err
+	}
+	ex := &exchange{}
+	if ranges {
+		ex.from = before
+	}
+	limited, cancel := context.WithCancel(withExchange(ctx, ex))
 	defer cancel()
 	// Without a size: regclient would take the rest of a blob for a broken one.
-	blob, err := e.rc.BlobGet(ctx, e.ref(repo, ""), descriptor.Descriptor{Digest: desc.Digest})
+	blob, err := await(limited, func() (blob.Reader, error) {
+		return e.client().BlobGet(limited, e.ref(repo, ""), descriptor.Descriptor{Digest: desc.Digest})
+	})
+	if errors.Is(err, errRange) && ranges {
+		return answer{}, err
+	}
 	if err != nil {
-		return classify(ctx, e, ex, err)
+		return answer{}, classify(ctx, e, ex, err)
 	}
 	defer blob.Close()
+	e.works()
+	a := ex.last()
 	var body io.Reader = blob
 	if resp := blob.Response(); resp != nil {
 		body = resp.Body // below regclient's reader, which would hash everything once more
-		if n := resp.ContentLength; n > desc.Size {
-			return &Error{Cause: ErrIntegrity, Detail: fmt.Sprintf("%s sends %d bytes for %s, which has %d", e, n, desc.Digest, desc.Size), Err: ErrIntegrity}
-		}
+	} else {
+		a.total = blob.GetDescriptor().Size
+	}
+	if a.total >= 0 && a.total != desc.Size {
+		return a, wrongSize(e, desc, fmt.Sprintf("%d bytes", a.total), a)
 	}
 	counted := &counter{r: body}
-	skip := w.Offset() - ex.start // of a server that ignores ranges
-	if _, err := io.CopyN(io.Discard, counted, skip); err != nil && skip > 0 {
-		p.Transferred.Add(counted.n)
-		return fmt.Errorf("%s: %w", e, orShort(counted.err, err))
+	defer func() { p.Transferred.Add(counted.n) }()
+	if skip := before - a.start; skip > 0 { // of a server that ignores ranges
+		if _, err := io.CopyN(io.Discard, counted, skip); err != nil {
+			return a, c.brokeOff(ctx, e, desc, w, counted.err)
+		}
 	}
-	counted.bytes = &p.Bytes
+	counted.bytes, counted.left = &p.Bytes, desc.Size-before
 	_, err = w.ReadFrom(counted)
-	p.Transferred.Add(counted.n)
 	switch {
 	case errors.Is(err, store.ErrMismatch):
-		return classify(ctx, e, ex, err)
+		p.Bytes.Add(-desc.Size) // as many as were counted
+		return a, errors.Join(wrongSize(e, desc, "more", a), w.Reset())
 	case err != nil && counted.err == nil:
-		return localError{err} // reading went well
-	case ctx.Err() != nil:
-		return ctx.Err()
+		return a, local(err) // reading went well
 	case w.Offset() < desc.Size:
-		return &Error{
-			Cause: ErrUnavailable, Hint: "run the command again: it goes on where it stopped", Err: orShort(counted.err, err),
-			Detail: fmt.Sprintf("%s broke off after %d of %d bytes of %s: %v", e, w.Offset(), desc.Size, desc.Digest, orShort(counted.err, err)),
-		}
+		return a, c.brokeOff(ctx, e, desc, w, counted.err)
 	}
-	return nil
+	return a, nil
 }
 
-// orShort returns the first error there is, and if none is, that content ended early.
-func orShort(errs ...error) error {
-	for _, err := range errs {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return err
-		}
+func wrongSize(e *endpoint, desc v1.Descriptor, size string, a answer) error {
+	return &Error{
+		Cause: ErrIntegrity, Err: ErrIntegrity,
+		Detail: fmt.Sprintf("%s has %s for %s, which has %d bytes%s", e, size, desc.Digest, desc.Size, encoded(a)),
+		Hint:   "try again; if it stays, the registry or something between is broken",
 	}
-	return io.ErrUnexpectedEOF
 }
 
-// Repair fetches content again that the store has but that is damaged, and puts
-// it in place of the damaged file.
+// brokeOff is a body that ended, with err or without, before all was there.
+func (c *Client) brokeOff(ctx context.Context, e *endpoint, desc v1.Descriptor, w *store.Writer, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	failed := brokeOff(e.String(), err)
+	failed.Detail = fmt.Sprintf("%s broke off after %d of %d bytes of %s: %s", e, w.Offset(), desc.Size, desc.Digest, plainNetError(err))
+	failed.Hint = "run the command again: it goes on where it stopped"
+	return failed
+}
+
+// Repair replaces content that the store has but that is damaged. The bytes of
+// published manifests are in the index too and need no upstream; all else is
+// fetched again.
 func (c *Client) Repair(ctx context.Context, repo store.Repository, desc v1.Descriptor) error {
 	lease, err := c.hold(ctx)
 	if err != nil {
@@ -198,5 +200,37 @@ func (c *Client) Repair(ctx context.Context, repo store.Repository, desc v1.Desc
 	if err != nil {
 		return err
 	}
-	return errors.Join(c.fill(ctx, repo, desc, w, &Progress{}), w.Close())
+	return errors.Join(c.refill(ctx, repo, desc, w), w.Close())
+}
+
+func (c *Client) refill(ctx context.Context, repo store.Repository, desc v1.Descriptor, w *store.Writer) error {
+	m, err := c.store.Manifest(ctx, repo, desc.Digest.String())
+	if errors.Is(err, store.ErrNotFound) {
+		return c.fill(ctx, repo, desc, w, &Progress{})
+	}
+	if err == nil && desc.Digest.Algorithm().FromBytes(m.Bytes) == desc.Digest {
+		return writeAll(ctx, w, m.Bytes)
+	}
+	if err != nil {
+		return err
+	}
+	return c.ask(ctx, repo, func(e *endpoint) error {
+		m, err := c.manifest(ctx, e, repo, desc.Digest)
+		if err != nil {
+			return err
+		}
+		return writeAll(ctx, w, m.Bytes)
+	})
+}
+
+// writeAll commits content that is here as a whole.
+func writeAll(ctx context.Context, w *store.Writer, content []byte) error {
+	err := w.Reset() // an earlier try may have left a part
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		err = w.Commit(ctx)
+	}
+	return err
 }

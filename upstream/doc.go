@@ -6,7 +6,8 @@
 // has an HTTP client of its own, so that neither credentials nor TLS settings
 // can reach another host. regclient speaks the protocol; a transport below it
 // adds what it lacks: ranges, so that downloads resume, the ns parameter for
-// mirrors, and a limit on silence.
+// mirrors, the referrers API as it is needed here, and a limit on silence. A
+// failure that may pass is tried again here and not by regclient.
 //
 // Nothing that an upstream sends is trusted: the store hashes all content
 // itself, and every read has a limit in size and time.
@@ -17,10 +18,11 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/regclient/regclient/config"
 	"golang.org/x/sync/semaphore"
-	"golang.org/x/sync/singleflight"
 
 	"mirrorctl/store"
 )
@@ -56,10 +58,12 @@ type Client struct {
 
 	transfers *semaphore.Weighted // blobs
 	requests  *semaphore.Weighted // manifests and lookups, which are small
-	flights   singleflight.Group  // by digest: content that is on its way
+	silence   time.Duration       // how long an upstream may send nothing
+	pause     time.Duration       // before something is tried again
 	creds     func() ([]config.Host, error)
 
 	mu         sync.Mutex
+	flights    map[digest.Digest]*flight // content that is on its way
 	registries map[string]*registry
 	lease      *store.Lease
 }
@@ -79,7 +83,10 @@ func New(st *store.Store, opts Options) *Client {
 		log:        opts.Log,
 		transfers:  semaphore.NewWeighted(int64(opts.Jobs)),
 		requests:   semaphore.NewWeighted(int64(2 * opts.Jobs)),
+		silence:    silence,
+		pause:      firstPause,
 		creds:      sync.OnceValues(config.DockerLoad),
+		flights:    map[digest.Digest]*flight{},
 		registries: map[string]*registry{},
 	}
 }

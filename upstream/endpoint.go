@@ -6,12 +6,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -32,11 +34,51 @@ type registry struct {
 // endpoint is one place that has content of a registry.
 type endpoint struct {
 	registry string // whose content it has: docker.io
-	host     string // host and port, for messages; "" for a folder
+	host     string // as regclient calls it; "" for a folder
+	hostname string // host and port, where requests go
 	folder   string // of OCI layouts, one per repository; "" for a host
 	mirror   bool
-	rc       *regclient.RegClient
 	http     *http.Client
+	tr       *transport // of http
+	health   health
+
+	newClient func() *regclient.RegClient // without the tokens of another one
+	mu        sync.Mutex
+	rc        *regclient.RegClient
+	worked    bool // rc has
+}
+
+// client returns regclient for this endpoint.
+func (e *endpoint) client() *regclient.RegClient {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.rc
+}
+
+func (e *endpoint) works() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.worked = true
+}
+
+// renew drops tokens that have worked and no longer do, which regclient keeps
+// until they expire. It reports whether there may have been some.
+func (e *endpoint) renew() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.folder != "" || !e.worked {
+		return false
+	}
+	e.rc, e.worked = e.newClient(), false
+	return true
+}
+
+// tokenFailed returns why there is no token, if that is so.
+func (e *endpoint) tokenFailed() *tokenError {
+	if e.tr == nil {
+		return nil
+	}
+	return e.tr.tokenFailed.Load()
 }
 
 // String names the endpoint for people.
@@ -111,56 +153,82 @@ func defaultURL(name string) string {
 
 func (c *Client) newEndpoint(name, address string, conf Registry, mirror bool) (*endpoint, error) {
 	e := &endpoint{registry: name, mirror: mirror}
+	quiet := slog.New(demoted{c.log.Handler()})
 	if folder, ok := strings.CutPrefix(address, "ocidir://"); ok {
 		e.folder = folder
 		e.http = &http.Client{}
-		e.rc = regclient.New(regclient.WithSlog(c.log))
+		e.rc = regclient.New(regclient.WithSlog(quiet))
 		return e, nil
 	}
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("registry %s: bad address %q", name, address)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("registry %s: bad address %q: it must start with https://, http:// or ocidir://", name, address)
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("registry %s: bad address %q: give nothing but host and path; a login has its own settings", name, u.Redacted())
 	}
-	e.host = u.Host
-	base, err := newBaseTransport(conf)
+	base, err := newBaseTransport(conf, mirror, c.silence)
 	if err != nil {
 		return nil, fmt.Errorf("registry %s: %w", name, err)
 	}
-	tr := &transport{base: base, host: u.Host}
-	if mirror {
-		tr.ns = name
-	}
-	e.http = &http.Client{Transport: tr}
 
 	host := config.HostNewName(u.Host)
 	if name == config.DockerRegistry && u.Host == config.DockerRegistryDNS {
-		e.host = config.DockerRegistry // regclient's name for Docker Hub
-		host = config.HostNewName(config.DockerRegistry)
+		host = config.HostNewName(config.DockerRegistry) // regclient's name for Docker Hub
 	}
+	e.host, e.hostname = host.Name, host.Hostname
+	e.tr = &transport{base: base, host: host.Hostname, silence: c.silence}
+	if mirror {
+		e.tr.ns = name
+	}
+	e.http = &http.Client{Transport: e.tr}
 	host.TLS = config.TLSEnabled
 	if u.Scheme == "http" {
 		host.TLS = config.TLSDisabled
 	}
 	host.PathPrefix = strings.Trim(u.Path, "/")
 	host.ReqConcurrent = 1 << 16 // this package has its own limits
+	host.RepoAuth = true         // a token for all repositories would be asked for anew with each of them
 	if conf.Username != "" {
 		host.User, host.Pass = conf.Username, conf.Password
 	} else if err := c.addDockerCredentials(host); err != nil {
 		return nil, err
 	}
-	e.rc = regclient.New(
-		regclient.WithSlog(c.log),
-		regclient.WithUserAgent(c.opts.UserAgent),
-		regclient.WithConfigHost(*host),
-		regclient.WithRegOpts(
-			reg.WithHTTPClient(e.http),
-			reg.WithManifestMax(store.MaxManifestSize, store.MaxManifestSize),
-			reg.WithRetryLimit(3),
-			reg.WithDelay(100*time.Millisecond, 5*time.Second),
-		),
-	)
+	e.newClient = func() *regclient.RegClient {
+		return regclient.New(
+			regclient.WithSlog(quiet),
+			regclient.WithUserAgent(c.opts.UserAgent),
+			regclient.WithConfigHost(*host),
+			regclient.WithRegOpts(
+				reg.WithHTTPClient(e.http),
+				reg.WithManifestMax(store.MaxManifestSize, store.MaxManifestSize),
+				// One try, and one more for a token; see request.
+				reg.WithRetryLimit(1),
+				reg.WithDelay(1, 1),
+			),
+		)
+	}
+	e.rc = e.newClient()
 	return e, nil
 }
+
+// demoted is a log in which everything is for debugging: what regclient warns
+// of comes back as an error, and is told by whoever gets it.
+type demoted struct{ slog.Handler }
+
+func (d demoted) Enabled(ctx context.Context, level slog.Level) bool {
+	return d.Handler.Enabled(ctx, min(level, slog.LevelDebug))
+}
+
+func (d demoted) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = min(r.Level, slog.LevelDebug)
+	return d.Handler.Handle(ctx, r)
+}
+
+func (d demoted) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return demoted{d.Handler.WithAttrs(attrs)}
+}
+func (d demoted) WithGroup(name string) slog.Handler { return demoted{d.Handler.WithGroup(name)} }
 
 // addDockerCredentials takes over what the docker configuration has for exactly
 // this host: logins, stores and helpers.
@@ -179,12 +247,16 @@ func (c *Client) addDockerCredentials(host *config.Host) error {
 }
 
 // newBaseTransport returns the connections of one endpoint.
-func newBaseTransport(conf Registry) (*http.Transport, error) {
+func newBaseTransport(conf Registry, mirror bool, silence time.Duration) (*http.Transport, error) {
+	patience := min(10*time.Second, silence)
+	if mirror {
+		patience /= 3 // there is somebody else to ask
+	}
 	t := &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSHandshakeTimeout:    15 * time.Second,
-		ResponseHeaderTimeout:  60 * time.Second,
+		DialContext:            (&net.Dialer{Timeout: patience, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    patience,
+		ResponseHeaderTimeout:  silence,
 		IdleConnTimeout:        60 * time.Second,
 		MaxIdleConnsPerHost:    16,
 		MaxResponseHeaderBytes: 256 << 10,
@@ -211,8 +283,11 @@ func newBaseTransport(conf Registry) (*http.Transport, error) {
 
 // ask calls fn with each endpoint in turn until one succeeds, and returns the
 // error of the last one, the registry itself: what its mirrors lack is no news.
-func (c *Client) ask(ctx context.Context, r *registry, fn func(*endpoint) error) error {
-	var err error
+func (c *Client) ask(ctx context.Context, repo store.Repository, fn func(*endpoint) error) error {
+	r, err := c.registry(repo.Registry)
+	if err != nil {
+		return err
+	}
 	for _, e := range r.endpoints {
 		if err = fn(e); err == nil || ctx.Err() != nil || isLocal(err) {
 			return err

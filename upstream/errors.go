@@ -4,12 +4,17 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
+	"strings"
+	"time"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/regclient/regclient/types/errs"
 
 	"mirrorctl/store"
@@ -35,6 +40,10 @@ type Error struct {
 	Detail string // what was seen, "" if the cause says it all
 	Hint   string // what to do next, "" if there is nothing
 	Err    error  // the original error
+
+	temporary  bool // it may pass in seconds
+	timeout    bool // it took its time
+	retryAfter time.Duration
 }
 
 func (e *Error) Error() string {
@@ -48,69 +57,203 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() []error { return []error{e.Cause, e.Err} }
 
 // classify turns what regclient returned into an Error. The exchange knows the
-// status of the last answer, which regclient's errors do not always tell.
+// last answer, which regclient's errors do not always tell.
 func classify(ctx context.Context, e *endpoint, ex *exchange, err error) error {
 	var known *Error
 	switch {
-	case err == nil, errors.As(err, &known):
+	case err == nil, errors.As(err, &known), isLocal(err):
 		return err
 	case ctx.Err() != nil:
 		return ctx.Err()
+	case e.folder != "":
+		return inFolder(e, err)
 	}
-	ex.mu.Lock()
-	status, contentType := ex.status, ex.contentType
-	ex.mu.Unlock()
-	fail := func(cause error, hint, detail string, args ...any) error {
-		return &Error{Cause: cause, Detail: fmt.Sprintf(detail, args...), Hint: hint, Err: err}
+	a := ex.last()
+	who := e.String()
+	if a.host != "" && a.host != e.hostname {
+		who += ", by way of " + a.host + ","
 	}
 	switch {
-	case errors.Is(err, errs.ErrDigestMismatch), errors.Is(err, store.ErrMismatch):
-		return fail(ErrIntegrity, "try again; if it stays, the registry or something between is broken", "%s sent something else", e)
-	case errors.Is(err, errs.ErrSizeLimitExceeded):
-		return fail(ErrTooLarge, "", "a manifest from %s has more than %d MiB", e, store.MaxManifestSize>>20)
 	case errors.Is(err, errs.ErrHTTPRedirectRefused):
-		return fail(ErrUnavailable, "", "%s redirects to where it must not", e)
+		return &Error{Cause: ErrUnavailable, Detail: e.String() + " redirects from https to http, or to this machine", Hint: "check the registry's address", Err: err}
+	case a.status == 0:
+		return unreachable(e, a, err)
+	case a.status == http.StatusUnauthorized && e.tokenFailed() != nil:
+		return noToken(e, e.tokenFailed())
+	case errors.Is(err, context.DeadlineExceeded): // not the caller's
+		return &Error{Cause: ErrUnavailable, Detail: who + " takes too long to answer", Hint: "try again later", Err: err, timeout: true}
+	case a.broken != nil:
+		return brokeOff(who, a.broken)
+	case a.status >= http.StatusBadRequest:
+		return refused(e, who, a, err)
+	case a.status >= http.StatusMultipleChoices:
+		return &Error{Cause: ErrUnavailable, Detail: who + " redirects without end", Hint: "check the registry's address", Err: err}
+	case errors.Is(err, errs.ErrDigestMismatch), errors.Is(err, store.ErrMismatch):
+		return mismatch(who, ex.wanted, a, err)
+	case errors.Is(err, errs.ErrSizeLimitExceeded):
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a manifest from %s has more than %d MiB", who, store.MaxManifestSize>>20), Err: err}
+	case a.status != http.StatusOK:
+		return &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s answered %d %s", who, a.status, http.StatusText(a.status)), Hint: "check the registry's address", Err: err}
+	}
+	return noManifest(who, a, err)
+}
+
+// refused says why a registry answered with an error.
+func refused(e *endpoint, who string, a answer, err error) error {
+	failed := &Error{Err: err, Detail: fmt.Sprintf("%s answered %d", who, a.status), retryAfter: a.retryAfter}
+	switch a.status {
+	case http.StatusUnauthorized:
+		failed.Cause = ErrUnauthorized
+		failed.Hint = "run docker login " + e.host + ", or give username and password in mirrorctl.toml; an image that does not exist can look like this too"
+	case http.StatusForbidden:
+		failed.Cause, failed.Hint = ErrForbidden, "check that this account may pull the image"
+	case http.StatusNotFound:
+		return &Error{Cause: ErrNotFound, Hint: "check the name", Err: err} // which says it all
+	case http.StatusTooManyRequests:
+		failed.Cause, failed.temporary = ErrRateLimited, true
+		failed.Hint = "wait, or log in for a larger limit: docker login " + e.host
+	case http.StatusRequestTimeout, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		failed.Cause, failed.temporary, failed.Hint = ErrUnavailable, true, "try again later"
+	default: // it does not know the request
+		failed.Cause, failed.Hint = ErrUnsupported, "check the registry's address"
 	}
 	switch {
-	case status == 0 && e.folder == "":
-		return unreachable(e, err)
-	case status == http.StatusUnauthorized:
-		return fail(ErrUnauthorized, "run docker login "+e.registry+", or give username and password in mirrorctl.toml; an image that does not exist can look like this too", "%s answered 401", e)
-	case status == http.StatusForbidden:
-		return fail(ErrForbidden, "check that this account may pull the image", "%s answered 403", e)
-	case status == http.StatusTooManyRequests:
-		return fail(ErrRateLimited, "wait, or log in for a larger limit: docker login "+e.registry, "%s answered 429", e)
-	case status == http.StatusNotFound, errors.Is(err, errs.ErrNotFound), errors.Is(err, fs.ErrNotExist):
-		return fail(ErrNotFound, "check the name", "")
-	case status >= 400:
-		return fail(ErrUnavailable, "try again later", "%s answered %d %s", e, status, http.StatusText(status))
-	case errors.Is(err, errs.ErrUnsupportedMediaType) && contentType != "":
-		return fail(ErrNotRegistry, "check the registry's address", "%s answered with %q", e, contentType)
+	case a.message != "":
+		failed.Detail += ": " + a.message
+	case failed.Cause == ErrUnavailable || failed.Cause == ErrUnsupported:
+		failed.Detail += " " + http.StatusText(a.status)
 	}
-	return fail(ErrUnavailable, "", "%s: %v", e, err)
+	if a.retryAfter > 0 {
+		failed.Detail += fmt.Sprintf(", try again in %v", a.retryAfter)
+	}
+	return failed
+}
+
+// brokeOff is an answer that ended before its time.
+func brokeOff(who string, err error) *Error {
+	failed := &Error{Cause: ErrUnavailable, Detail: who + " broke off: " + plainNetError(err), Hint: "try again later", Err: err, temporary: true}
+	var slow interface{ Timeout() bool }
+	failed.timeout = errors.As(err, &slow) && slow.Timeout()
+	return failed
+}
+
+// mismatch is content that came as a whole and is something else than d.
+func mismatch(who string, d digest.Digest, a answer, err error) error {
+	what := d.String()
+	if d == "" {
+		what = "the digest in its headers"
+	}
+	return &Error{
+		Cause: ErrIntegrity, Detail: fmt.Sprintf("%s sent something else for %s%s", who, what, encoded(a)), Err: err,
+		Hint: "try again; if it stays, the registry or something between is broken",
+	}
+}
+
+func noManifest(who string, a answer, err error) error {
+	failed := &Error{Cause: ErrNotRegistry, Hint: "check the registry's address", Err: err}
+	var syntax *json.SyntaxError
+	var shape *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, errs.ErrUnsupportedMediaType):
+		failed.Detail = fmt.Sprintf("%s answered with %q%s", who, a.contentType, encoded(a))
+	case errors.As(err, &syntax), errors.As(err, &shape):
+		failed.Detail = fmt.Sprintf("%s sent a manifest that is none%s", who, encoded(a))
+	default:
+		failed.Detail = fmt.Sprintf("%s: %v%s", who, err, encoded(a))
+	}
+	return failed
+}
+
+// encoded mentions an encoding that nobody asked for: the likely reason why
+// content makes no sense.
+func encoded(a answer) string {
+	if a.encoding == "" || a.encoding == "identity" {
+		return ""
+	}
+	return fmt.Sprintf(", with Content-Encoding %q, which nobody asked for", a.encoding)
+}
+
+// inFolder explains what is wrong with a folder of OCI layouts.
+func inFolder(e *endpoint, err error) error {
+	var path *fs.PathError
+	switch {
+	case errors.Is(err, errs.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return &Error{Cause: ErrNotFound, Hint: "check the name", Err: err}
+	case errors.Is(err, errs.ErrDigestMismatch), errors.Is(err, store.ErrMismatch):
+		return &Error{Cause: ErrIntegrity, Detail: e.String() + " has something else", Err: err}
+	case errors.Is(err, errs.ErrSizeLimitExceeded):
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a manifest in %s has more than %d MiB", e, store.MaxManifestSize>>20), Err: err}
+	case errors.As(err, &path):
+		return &Error{Cause: ErrUnavailable, Detail: path.Error(), Err: err}
+	}
+	return &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", e, err), Hint: "it must be a folder with an OCI image layout for each repository", Err: err}
+}
+
+func noToken(e *endpoint, failed *tokenError) error {
+	if failed.status != 0 {
+		return &Error{
+			Cause: ErrUnavailable, Detail: fmt.Sprintf("%s, which gives the tokens for %s, answered %d", failed.host, e, failed.status),
+			Hint: "try again later", Err: failed, temporary: true,
+		}
+	}
+	return unreachable(e, answer{host: failed.host}, failed.err)
 }
 
 // unreachable explains why a host gave no answer at all.
-func unreachable(e *endpoint, err error) error {
-	failed := &Error{Cause: ErrUnreachable, Err: err, Hint: "check the network and the registry's address"}
-	var (
-		inURL     *url.Error
-		authority x509.UnknownAuthorityError
-		host      x509.HostnameError
-		record    tls.RecordHeaderError
-	)
-	detail := err
-	if errors.As(err, &inURL) {
-		detail = inURL.Err
+func unreachable(e *endpoint, a answer, err error) error {
+	failed := &Error{Cause: ErrUnreachable, Err: err, Hint: "check the network and the registry's address", temporary: true}
+	host := e.String()
+	if a.host != "" && a.host != e.hostname {
+		host = a.host + ", where " + host + " leads"
 	}
+	failed.Detail = host + ": " + plainNetError(err)
+	var (
+		authority x509.UnknownAuthorityError
+		name      x509.HostnameError
+		invalid   x509.CertificateInvalidError
+		record    tls.RecordHeaderError
+		lookup    *net.DNSError
+		slow      net.Error
+	)
 	switch {
 	case errors.As(err, &authority):
+		failed.temporary = false
 		failed.Hint = fmt.Sprintf("give the authority's certificate: [registry.%q] ca = \"ca.pem\"", e.registry)
-	case errors.As(err, &host):
+	case errors.As(err, &name):
+		failed.temporary = false
 		failed.Hint = "the certificate is another host's: check the registry's address"
+	case errors.As(err, &invalid):
+		failed.temporary = false
+		failed.Hint = "check the registry's certificate and this machine's clock"
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
-		failed.Hint = fmt.Sprintf("if it speaks plain HTTP, say so: [registry.%q] url = \"http://%s\"", e.registry, e.host)
+		failed.temporary = false
+		failed.Hint = fmt.Sprintf("if it speaks plain HTTP, say so: [registry.%q] url = \"http://%s\"", e.registry, e.hostname)
+	case errors.As(err, &lookup):
+		failed.temporary = !lookup.IsNotFound
+		failed.Detail = host + ": no address is known for this name"
+		if !lookup.IsNotFound {
+			failed.Detail = host + ": looking up its address failed: " + lookup.Err
+		}
+	case errors.As(err, &slow) && slow.Timeout():
+		failed.temporary = false
+		failed.Detail = host + " does not answer"
 	}
-	failed.Detail = fmt.Sprintf("%s: %v", e, detail)
 	return failed
+}
+
+// plainNetError drops from a network error what its text repeats: the method,
+// the URL and the addresses.
+func plainNetError(err error) string {
+	var inURL *url.Error
+	if errors.As(err, &inURL) {
+		err = inURL.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) && op.Err != nil {
+		err = op.Err
+		if i := strings.LastIndex(err.Error(), ": "); i >= 0 && op.Op != "remote error" {
+			return err.Error()[i+2:] // connect: connection refused
+		}
+	}
+	return err.Error()
 }

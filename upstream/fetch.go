@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/distribution/reference"
@@ -18,8 +17,10 @@ import (
 const (
 	// maxDepth is how deep indexes may be nested; real ones have two levels.
 	maxDepth = 16
-	// maxManifests is how many manifests an image may have, referrers included.
-	maxManifests = 20_000
+	// maxContents is how many manifests and blobs an image may have, referrers
+	// included, and maxManifestBytes how large its manifests may be together.
+	maxContents      = 10_000
+	maxManifestBytes = 64 << 20
 	// publishTries is how often content that another process removed between
 	// its arrival and the pin is fetched again.
 	publishTries = 3
@@ -37,10 +38,13 @@ func (c *Client) Fetch(ctx context.Context, name reference.Named, root v1.Descri
 	if there, err := c.store.PinnedIn(ctx, repo, root.Digest); err != nil {
 		return store.Pin{}, err
 	} else if there { // under another tag
-		return c.store.PinPublished(ctx, repo, ref, root.Digest, move)
+		pin, err := c.store.PinPublished(ctx, repo, ref, root.Digest, move)
+		if !errors.Is(err, store.ErrNotFound) { // removed a moment ago
+			return pin, err
+		}
 	}
 	for try := 1; ; try++ {
-		f := &fetch{client: c, repo: repo, progress: p, seen: map[digest.Digest]bool{}}
+		f := newFetch(&whole{client: c, repo: repo, progress: p, blobs: map[digest.Digest]*flight{}})
 		if err := f.run(ctx, root); err != nil {
 			return store.Pin{}, err
 		}
@@ -61,25 +65,52 @@ func (c *Client) Fetch(ctx context.Context, name reference.Named, root v1.Descri
 	}
 }
 
-// fetch is the walk over one image.
-type fetch struct {
+// whole is what the walks over one image share: the image itself and, each on
+// its own, its referrers.
+type whole struct {
 	client   *Client
 	repo     store.Repository
 	progress *Progress
 
+	mu       sync.Mutex
+	contents int
+	bytes    int64                     // of manifests
+	blobs    map[digest.Digest]*flight // of this image, each asked for once
+}
+
+// fetch is one walk.
+type fetch struct {
+	*whole
+
 	mu         sync.Mutex
-	seen       map[digest.Digest]bool // manifests and blobs, so that each is counted once
+	seen       map[digest.Digest]bool // manifests
 	manifests  []store.Manifest
 	companions []store.Companion
 }
 
+func newFetch(w *whole) *fetch { return &fetch{whole: w, seen: map[digest.Digest]bool{}} }
+
+// node is a manifest that a walk comes to.
+type node struct {
+	v1.Descriptor
+	depth   int
+	subject digest.Digest // what it must refer to, if it is listed as a referrer
+	// Referrers are looked for where an image was signed or described: at the
+	// root and at the images that it lists, and at referrers, but not at
+	// attestations in an index nor at what tags beside the image lead to.
+	signable      bool
+	signableBelow bool
+}
+
 func (f *fetch) run(ctx context.Context, root v1.Descriptor) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return f.walk(ctx, group, root, 0, true) })
+	group.Go(func() error {
+		return f.walk(ctx, group, node{Descriptor: root, signable: true, signableBelow: true})
+	})
 	return group.Wait()
 }
 
-// first reports whether a digest has not been met in this image, and notes it.
+// first reports whether a manifest has not been met on this walk, and notes it.
 func (f *fetch) first(d digest.Digest) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -90,28 +121,43 @@ func (f *fetch) first(d digest.Digest) bool {
 	return true
 }
 
-// walk fetches a manifest and everything below it. Referrers are looked for
-// where an image was signed or described: at the root and at the images that it
-// lists, not at what is itself such a description.
-func (f *fetch) walk(ctx context.Context, group *errgroup.Group, desc v1.Descriptor, depth int, signable bool) error {
-	if !f.first(desc.Digest) {
+// walk fetches a manifest and everything below it.
+func (f *fetch) walk(ctx context.Context, group *errgroup.Group, n node) error {
+	if !f.first(n.Digest) {
 		return nil
 	}
-	if depth > maxDepth {
+	if n.depth > maxDepth {
 		return &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("indexes are nested more than %d deep", maxDepth), Err: ErrUnsupported}
 	}
-	m, err := f.manifest(ctx, desc)
-	if err != nil && depth > 0 {
-		err = lost(err, "manifest", desc.Digest)
+	m, err := f.manifest(ctx, n.Descriptor)
+	if err != nil && n.depth > 0 {
+		err = lost(err, "manifest", n.Digest)
 	}
 	if err != nil {
+		return err
+	}
+	if err := f.count(0, m.Size); err != nil {
 		return err
 	}
 	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
 	if err != nil {
 		return &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", m.Digest, err), Err: err}
 	}
-	if err := f.add(m); err != nil {
+	if n.subject != "" && (graph.Subject == nil || graph.Subject.Digest != n.subject) {
+		return &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("%s is listed as a referrer of %s, but is none", m.Digest, n.subject), Err: ErrUnsupported}
+	}
+	f.mu.Lock()
+	f.manifests = append(f.manifests, m)
+	f.mu.Unlock()
+	if n.signable {
+		group.Go(func() error { return f.referrers(ctx, group, m.Digest, n.depth) })
+	}
+	return f.below(ctx, group, n, graph)
+}
+
+// below fetches what a manifest lists.
+func (f *fetch) below(ctx context.Context, group *errgroup.Group, n node, graph store.Graph) error {
+	if err := f.count(len(graph.Children), 0); err != nil {
 		return err
 	}
 	lease, err := f.client.hold(ctx)
@@ -125,27 +171,64 @@ func (f *fetch) walk(ctx context.Context, group *errgroup.Group, desc v1.Descrip
 	if err := lease.Hold(ctx, wanted...); err != nil {
 		return err
 	}
-	if signable {
-		group.Go(func() error { return f.referrers(ctx, group, m.Digest, depth) })
-	}
+	met := map[digest.Digest]bool{} // a list may repeat itself
 	for _, child := range graph.Children {
+		if met[child.Digest] {
+			continue
+		}
+		met[child.Digest] = true
 		switch child.Kind {
 		case store.KindManifest:
+			signable := n.signableBelow && !isAttestation(child.Descriptor)
 			group.Go(func() error {
-				return f.walk(ctx, group, child.Descriptor, depth+1, signable && !isAttestation(child.Descriptor))
+				return f.walk(ctx, group, node{Descriptor: child.Descriptor, depth: n.depth + 1, signable: signable, signableBelow: signable})
 			})
 		case store.KindForeign:
 			// Clients fetch it from its own URLs, which are no host that the
 			// user named.
 		default:
-			if !f.first(child.Digest) {
-				continue
-			}
-			f.progress.expect(child.Size)
-			group.Go(func() error {
-				return lost(f.client.blob(ctx, f.repo, child.Descriptor, f.progress), string(child.Kind), child.Digest)
-			})
+			group.Go(func() error { return f.blob(ctx, child) })
 		}
+	}
+	return nil
+}
+
+// blob fetches a blob unless another walk over this image has done so.
+func (f *fetch) blob(ctx context.Context, child store.Child) error {
+	w := f.whole
+	w.mu.Lock()
+	b, there := w.blobs[child.Digest]
+	if !there {
+		b = &flight{done: make(chan struct{})}
+		w.blobs[child.Digest] = b
+	}
+	w.mu.Unlock()
+	if there {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-b.done:
+			return b.err
+		}
+	}
+	defer close(b.done)
+	w.progress.expect(child.Size)
+	b.err = lost(w.client.blob(ctx, w.repo, child.Descriptor, w.progress), string(child.Kind), child.Digest)
+	return b.err
+}
+
+// count notes how many contents are about to be fetched, and the size of a
+// manifest that was, so that no image takes more memory than it may.
+func (w *whole) count(contents int, size int64) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.contents += contents
+	w.bytes += size
+	switch {
+	case w.contents > maxContents:
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the image has more than %d manifests and blobs", maxContents), Err: ErrTooLarge}
+	case w.bytes > maxManifestBytes:
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the manifests of the image have more than %d MiB", maxManifestBytes>>20), Err: ErrTooLarge}
 	}
 	return nil
 }
@@ -162,16 +245,6 @@ func lost(err error, what string, d digest.Digest) error {
 	}
 }
 
-func (f *fetch) add(m store.Manifest) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.manifests) >= maxManifests {
-		return &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("more than %d manifests", maxManifests), Err: ErrUnsupported}
-	}
-	f.manifests = append(f.manifests, m)
-	return nil
-}
-
 // isAttestation tells the manifests that BuildKit puts into an index beside the
 // images they describe.
 func isAttestation(d v1.Descriptor) bool {
@@ -185,19 +258,22 @@ func (f *fetch) manifest(ctx context.Context, desc v1.Descriptor) (store.Manifes
 	if err != nil {
 		return store.Manifest{}, err
 	}
+	if err := desc.Digest.Validate(); err != nil || desc.Digest.Algorithm() == digest.SHA384 {
+		return store.Manifest{}, &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("digest %q", desc.Digest), Err: errors.Join(ErrUnsupported, err)}
+	}
 	if err := lease.Hold(ctx, desc.Digest); err != nil {
-		return store.Manifest{}, &Error{Cause: ErrUnsupported, Detail: err.Error(), Err: err}
+		return store.Manifest{}, err
 	}
 	if m, err := f.stored(ctx, desc); !errors.Is(err, store.ErrNotFound) {
 		return m, err
 	}
 	var m store.Manifest
-	err = c.once(ctx, desc.Digest, func() error {
-		r, err := c.registry(f.repo.Registry)
-		if err != nil {
+	err = c.once(ctx, f.repo, desc.Digest, func() error {
+		// Whoever had the flight before may have brought it.
+		if m, err = f.stored(ctx, desc); !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		return c.ask(ctx, r, func(e *endpoint) error {
+		return c.ask(ctx, f.repo, func(e *endpoint) error {
 			if m, err = c.manifest(ctx, e, f.repo, desc.Digest); err != nil {
 				return err
 			}
@@ -207,13 +283,13 @@ func (f *fetch) manifest(ctx context.Context, desc v1.Descriptor) (store.Manifes
 					Detail: fmt.Sprintf("%s is announced as %s with %d bytes, %s sent %s with %d", desc.Digest, desc.MediaType, desc.Size, e, m.MediaType, m.Size),
 				}
 			}
+			f.progress.Transferred.Add(m.Size)
 			return c.keep(ctx, e, lease, m)
 		})
 	})
 	if err != nil {
 		return store.Manifest{}, err
 	}
-	f.progress.Transferred.Add(m.Size)
 	if m.Bytes == nil { // another image's walk brought it
 		return f.stored(ctx, desc)
 	}
@@ -245,120 +321,11 @@ func (c *Client) keep(ctx context.Context, e *endpoint, lease *store.Lease, m st
 		return nil
 	}
 	if err != nil {
-		return localError{err}
+		return local(err)
 	}
-	err = w.Reset() // an earlier try may have left a part
-	if err == nil {
-		_, err = w.Write(m.Bytes)
-	}
-	if err == nil {
-		err = w.Commit(ctx)
-	}
-	err = errors.Join(err, w.Close())
+	err = errors.Join(writeAll(ctx, w, m.Bytes), w.Close())
 	if errors.Is(err, store.ErrMismatch) {
-		return classify(ctx, e, &exchange{}, err)
+		return mismatch(e.String(), m.Digest, answer{}, err)
 	}
-	if err != nil {
-		return localError{err}
-	}
-	return nil
-}
-
-// companionSuffixes are what cosign puts behind sha256-<hex> in the tags of
-// signatures, attestations and SBOMs.
-var companionSuffixes = []string{".sig", ".att", ".sbom"}
-
-// referrers fetches what refers to a manifest: by the referrers API, by its
-// fallback tag (distribution specification 1.1, "Listing Referrers"), and by
-// cosign's tags. A registry that knows none of this has no referrers; one that
-// fails to answer fails the image, because a signature left out now would never
-// be looked for again.
-func (f *fetch) referrers(ctx context.Context, group *errgroup.Group, subject digest.Digest, depth int) error {
-	c := f.client
-	r, err := c.registry(f.repo.Registry)
-	if err != nil {
-		return err
-	}
-	var found []v1.Descriptor
-	var tags []string
-	err = c.ask(ctx, r, func(e *endpoint) error {
-		found, tags, err = c.listReferrers(ctx, e, f.repo, subject)
-		return err
-	})
-	if err := f.optional(err); err != nil {
-		return err
-	}
-	if subject.Algorithm() == digest.SHA256 { // cosign knows no other
-		for _, suffix := range companionSuffixes {
-			tags = append(tags, "sha256-"+subject.Encoded()+suffix)
-		}
-	}
-	for _, d := range found {
-		group.Go(func() error { return f.optional(f.walk(ctx, group, d, depth+1, true)) })
-	}
-	for _, tag := range tags {
-		group.Go(func() error { return f.companion(ctx, group, subject, tag, depth) })
-	}
-	return nil
-}
-
-// companion fetches what a tag that goes with a manifest means, if there is one.
-func (f *fetch) companion(ctx context.Context, group *errgroup.Group, subject digest.Digest, tag string, depth int) error {
-	c := f.client
-	r, err := c.registry(f.repo.Registry)
-	if err != nil {
-		return err
-	}
-	var desc v1.Descriptor
-	err = c.ask(ctx, r, func(e *endpoint) error {
-		desc, err = c.head(ctx, e, f.repo, tag)
-		return err
-	})
-	if err != nil {
-		return f.optional(err)
-	}
-	if err := f.walk(ctx, group, desc, depth+1, false); err != nil {
-		return f.optional(err)
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.companions = append(f.companions, store.Companion{Reference: tag, Digest: desc.Digest, Subject: subject})
-	return nil
-}
-
-// optional forgives what only means that there is nothing: referrers are not
-// part of an image, and registries answer questions about them in many ways.
-func (f *fetch) optional(err error) error {
-	if slices.ContainsFunc([]error{ErrNotFound, ErrUnauthorized, ErrForbidden, ErrUnsupported, ErrNotRegistry}, func(none error) bool { return errors.Is(err, none) }) {
-		f.client.log.Info("no referrer", "repository", f.repo.String(), "err", err)
-		return nil
-	}
-	return err
-}
-
-// listReferrers asks one endpoint what refers to subject; tags has the fallback
-// tag if the list came from there.
-func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) (found []v1.Descriptor, tags []string, err error) {
-	if err := c.requests.Acquire(ctx, 1); err != nil {
-		return nil, nil, err
-	}
-	defer c.requests.Release(1)
-	ex := &exchange{}
-	list, err := e.rc.ReferrerList(withExchange(ctx, ex), e.ref(repo, subject.String()))
-	if err != nil {
-		err = classify(ctx, e, ex, err)
-		if !errors.Is(err, ErrNotRegistry) && !errors.Is(err, ErrUnsupported) {
-			return nil, nil, err
-		}
-	}
-	if ex.apiStatus == 429 || ex.apiStatus >= 500 && ex.apiStatus != 501 {
-		return nil, nil, &Error{
-			Cause: ErrUnavailable, Detail: fmt.Sprintf("%s answered %d when asked for referrers", e, ex.apiStatus),
-			Hint: "try again later", Err: ErrUnavailable,
-		}
-	}
-	for _, d := range list.Descriptors {
-		found = append(found, toOCI(d))
-	}
-	return found, list.Tags, nil
+	return local(err)
 }

@@ -32,7 +32,8 @@ func (p *Progress) found(size int64) {
 type counter struct {
 	r     io.Reader
 	n     int64
-	bytes *atomic.Int64 // counted there too, if not nil
+	bytes *atomic.Int64 // counted there too, if not nil,
+	left  int64         // at most so many
 	err   error         // what ended the reading, except the ordinary end
 }
 
@@ -40,7 +41,9 @@ func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.n += int64(n)
 	if c.bytes != nil {
-		c.bytes.Add(int64(n))
+		wanted := min(int64(n), c.left)
+		c.bytes.Add(wanted)
+		c.left -= wanted
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		c.err = err

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -19,13 +20,8 @@ func (c *Client) Resolve(ctx context.Context, name reference.Named) (v1.Descript
 		return v1.Descriptor{Digest: d.Digest()}, nil
 	}
 	repo, tag := store.Locate(name)
-	r, err := c.registry(repo.Registry)
-	if err != nil {
-		return v1.Descriptor{}, err
-	}
 	var desc v1.Descriptor
-	err = c.ask(ctx, r, func(e *endpoint) error {
-		var err error
+	err := c.ask(ctx, repo, func(e *endpoint) (err error) {
 		desc, err = c.head(ctx, e, repo, tag)
 		return err
 	})
@@ -34,45 +30,39 @@ func (c *Client) Resolve(ctx context.Context, name reference.Named) (v1.Descript
 
 // head resolves a tag at one endpoint.
 func (c *Client) head(ctx context.Context, e *endpoint, repo store.Repository, tag string) (v1.Descriptor, error) {
-	if err := c.requests.Acquire(ctx, 1); err != nil {
-		return v1.Descriptor{}, err
-	}
-	defer c.requests.Release(1)
-	ex := &exchange{}
-	ctx = withExchange(ctx, ex)
-	m, err := e.rc.ManifestHead(ctx, e.ref(repo, tag))
-	if err == nil && m.GetDescriptor().Digest == "" {
-		// Not every registry tells the digest without sending the manifest.
-		m, err = e.rc.ManifestGet(ctx, e.ref(repo, tag))
-	}
-	if err != nil {
-		return v1.Descriptor{}, classify(ctx, e, ex, err)
-	}
-	return described(m)
+	return request(ctx, c, e, func(ctx context.Context, ex *exchange) (v1.Descriptor, error) {
+		ref, rc := e.ref(repo, tag), e.client()
+		m, err := rc.ManifestHead(ctx, ref)
+		if err == nil && m.GetDescriptor().Digest == "" || ex.last().status == http.StatusMethodNotAllowed {
+			// Not every registry tells the digest without sending the manifest.
+			m, err = rc.ManifestGet(ctx, ref)
+		}
+		if err != nil {
+			return v1.Descriptor{}, err
+		}
+		return described(m)
+	})
 }
 
 // manifest gets one manifest by digest from one endpoint.
 func (c *Client) manifest(ctx context.Context, e *endpoint, repo store.Repository, d digest.Digest) (store.Manifest, error) {
-	if err := c.requests.Acquire(ctx, 1); err != nil {
-		return store.Manifest{}, err
-	}
-	defer c.requests.Release(1)
-	ex := &exchange{}
-	ctx = withExchange(ctx, ex)
-	m, err := e.rc.ManifestGet(ctx, e.ref(repo, d.String()))
-	if err != nil {
-		return store.Manifest{}, classify(ctx, e, ex, err)
-	}
-	desc, err := described(m)
-	if err != nil {
-		return store.Manifest{}, err
-	}
-	raw, err := m.RawBody()
-	if err != nil {
-		return store.Manifest{}, classify(ctx, e, ex, err)
-	}
-	desc.Digest, desc.Size = d, int64(len(raw)) // the store verifies it
-	return store.Manifest{Descriptor: desc, Bytes: raw}, nil
+	return request(ctx, c, e, func(ctx context.Context, ex *exchange) (store.Manifest, error) {
+		ex.wanted = d
+		m, err := e.client().ManifestGet(ctx, e.ref(repo, d.String()))
+		if err != nil {
+			return store.Manifest{}, err
+		}
+		desc, err := described(m)
+		if err != nil {
+			return store.Manifest{}, err
+		}
+		raw, err := m.RawBody()
+		if err != nil {
+			return store.Manifest{}, err
+		}
+		desc.Digest, desc.Size = d, int64(len(raw)) // the store verifies it
+		return store.Manifest{Descriptor: desc, Bytes: raw}, nil
+	})
 }
 
 func described(m manifest.Manifest) (v1.Descriptor, error) {
@@ -88,5 +78,5 @@ func described(m manifest.Manifest) (v1.Descriptor, error) {
 
 // toOCI takes over what counts of regclient's own descriptor type.
 func toOCI(d descriptor.Descriptor) v1.Descriptor {
-	return v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType}
+	return v1.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }

@@ -1,28 +1,70 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode"
+
+	"github.com/opencontainers/go-digest"
 )
 
-// silence is how long an upstream may send nothing in the middle of a body.
-const silence = 60 * time.Second
+const (
+	// silence is how long an upstream may send nothing.
+	silence = 30 * time.Second
+	// crawl is how many bytes in that time still count as nothing.
+	crawl = 1 << 10
+	// maxToken and maxMessage are how many bytes are read of a token server's
+	// answer, and of an answer that is an error.
+	maxToken   = 1 << 20
+	maxMessage = 4 << 10
+)
 
 // exchange travels in the context of a call to regclient: what to ask for that
 // regclient cannot, and what was answered that it does not tell.
 type exchange struct {
-	from int64 // first byte wanted of a blob
+	wanted    digest.Digest
+	from      int64  // first byte wanted of a blob
+	referrers bool   // ask for what refers to the blob, not for the blob
+	page      string // of the referrers: the query
 
-	mu          sync.Mutex
-	status      int    // of the last answer
-	contentType string // of the last answer
-	apiStatus   int    // of the last answer of the referrers API
-	start       int64  // first byte that came
+	mu     sync.Mutex
+	answer answer
+}
+
+// answer is the last one of an exchange.
+type answer struct {
+	host        string // who was asked
+	status      int    // 0 if no answer came
+	contentType string
+	encoding    string
+	message     string // of an error, as registries send them
+	link        string
+	retryAfter  time.Duration
+	start       int64 // first byte that comes
+	total       int64 // bytes of the whole content, -1 if unknown
+	broken      error // what ended the body before its time
+}
+
+func (ex *exchange) last() answer {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	return ex.answer
+}
+
+func (ex *exchange) update(fn func(*answer)) {
+	ex.mu.Lock()
+	defer ex.mu.Unlock()
+	fn(&ex.answer)
 }
 
 type exchangeKey struct{}
@@ -31,76 +73,264 @@ func withExchange(ctx context.Context, ex *exchange) context.Context {
 	return context.WithValue(ctx, exchangeKey{}, ex)
 }
 
+// errRange is an answer to a request for a part with another part.
+var errRange = errors.New("it does not send the part that was asked for")
+
 // transport is the http.RoundTripper below regclient for one endpoint.
 type transport struct {
-	base *http.Transport
-	host string // the endpoint's own host
-	ns   string // for mirrors: the registry whose content is meant
+	base    *http.Transport
+	host    string // the endpoint's own host
+	ns      string // for mirrors: the registry whose content is meant
+	silence time.Duration
+
+	tokenFailed atomic.Pointer[tokenError] // the last token request, if it failed
 }
 
 // CloseIdleConnections is found by http.Client.
 func (t *transport) CloseIdleConnections() { t.base.CloseIdleConnections() }
 
-// RoundTrip adds the range and the ns parameter and watches the answer. It
-// leaves token requests alone: regclient makes them without the call's context.
+// RoundTrip adds what the exchange asks for and watches the answer.
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	if err := keepSecrets(req); err != nil {
+		return nil, err
+	}
 	ex, _ := req.Context().Value(exchangeKey{}).(*exchange)
 	if ex == nil {
-		return t.base.RoundTrip(req)
+		return t.token(req)
 	}
-	req = req.Clone(req.Context())
 	if t.ns != "" && req.URL.Host == t.host {
 		// Other mirrors understand it, as they do containerd's.
 		q := req.URL.Query()
 		q.Set("ns", t.ns)
 		req.URL.RawQuery = q.Encode()
 	}
+	if ex.referrers && req.Response == nil {
+		toReferrers(req, ex.page)
+	}
 	ranged := ex.from > 0 && req.Method == http.MethodGet
 	if ranged {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", ex.from))
 	}
-	resp, err := t.base.RoundTrip(req)
+	ex.update(func(a *answer) { *a = answer{host: req.URL.Host, total: -1} })
+	ctx, cancel := context.WithCancel(req.Context())
+	resp, err := t.base.RoundTrip(req.WithContext(ctx))
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	ex.mu.Lock()
-	defer ex.mu.Unlock()
-	ex.status, ex.contentType = resp.StatusCode, resp.Header.Get("Content-Type")
-	if strings.Contains(req.URL.Path, "/referrers/") {
-		ex.apiStatus = resp.StatusCode
+	resp.Body = newWatched(resp.Body, ex, t.silence, cancel)
+	a := answer{host: req.URL.Host}
+	err = a.read(resp, ranged, ex.from)
+	ex.update(func(last *answer) { *last = a })
+	if err != nil {
+		return nil, errors.Join(err, resp.Body.Close())
 	}
-	ex.start = 0
-	if ranged && resp.StatusCode == http.StatusPartialContent {
-		var first, last int64
-		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/", &first, &last); err != nil || first > ex.from {
-			resp.Body.Close()
-			return nil, fmt.Errorf("asked for bytes from %d, got range %q", ex.from, resp.Header.Get("Content-Range"))
-		}
-		ex.start = first
-		// regclient takes only a whole blob; the caller knows better.
-		resp.StatusCode, resp.Status = http.StatusOK, "200 OK"
-	}
-	resp.Body = newWatched(resp.Body)
 	return resp, nil
 }
 
-// watched is a body that is closed when a read waits too long, which ends the
-// read.
-type watched struct {
-	body  io.ReadCloser
-	timer *time.Timer
+// keepSecrets takes the login out of a request that was redirected to another
+// host. Package http does that too, but takes another port and a subdomain for
+// the same host.
+func keepSecrets(req *http.Request) error {
+	if req.Response == nil {
+		return nil
+	}
+	first := req.Response.Request
+	for first.Response != nil {
+		first = first.Response.Request
+	}
+	if first.URL.Host == req.URL.Host && first.URL.Scheme == req.URL.Scheme {
+		return nil
+	}
+	if req.Body != nil && req.Body != http.NoBody {
+		return fmt.Errorf("%s redirects a login to %s", first.URL.Host, req.URL.Host)
+	}
+	if req.Header.Get("Authorization") == first.Header.Get("Authorization") {
+		req.Header.Del("Authorization")
+	}
+	return nil
 }
 
-func newWatched(body io.ReadCloser) *watched {
-	w := &watched{body: body, timer: time.AfterFunc(silence, func() { body.Close() })}
+// toReferrers turns a request for a blob into one for what refers to it, which
+// regclient would make in a way of its own: unlimited, and once a registry has
+// failed to answer it takes it for one that has no referrers.
+func toReferrers(req *http.Request, page string) {
+	i := strings.LastIndex(req.URL.Path, "/blobs/")
+	req.URL.Path = req.URL.Path[:i] + "/referrers/" + req.URL.Path[i+len("/blobs/"):]
+	req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json")
+	if page != "" {
+		req.URL.RawQuery = strings.Trim(req.URL.RawQuery+"&"+page, "&")
+	}
+}
+
+// read takes over what an answer says, and makes it one that regclient takes.
+func (a *answer) read(resp *http.Response, ranged bool, from int64) error {
+	a.status = resp.StatusCode
+	a.contentType, a.encoding = resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding")
+	a.link = resp.Header.Get("Link")
+	a.total = resp.ContentLength
+	// The waiting is done here, by rules of this package.
+	a.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"))
+	resp.Header.Del("Retry-After")
+	if digest.Digest(resp.Header.Get("Docker-Content-Digest")).Validate() != nil {
+		resp.Header.Del("Docker-Content-Digest") // regclient would believe it
+	}
+	switch {
+	case resp.StatusCode >= http.StatusBadRequest:
+		body, err := io.ReadAll(io.LimitReader(resp.Body, maxMessage))
+		if err == nil {
+			a.message = errorMessage(body)
+		}
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{bytes.NewReader(body), resp.Body}
+		if ranged && resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
+			return errRange
+		}
+	case ranged && resp.StatusCode == http.StatusPartialContent:
+		var last int64
+		total := ""
+		_, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%s", &a.start, &last, &total)
+		if err != nil || a.start > from || a.start < 0 {
+			return errRange
+		}
+		if a.total, err = strconv.ParseInt(total, 10, 64); err != nil {
+			a.total = -1
+		}
+		// regclient takes only a whole blob; the caller knows better.
+		resp.StatusCode, resp.Status = http.StatusOK, "200 OK"
+	}
+	return nil
+}
+
+// parseRetryAfter reads seconds or a date; it returns 0 for neither.
+func parseRetryAfter(s string) time.Duration {
+	if n, err := strconv.Atoi(s); err == nil {
+		return time.Duration(min(max(n, 0), 1<<20)) * time.Second
+	}
+	if at, err := http.ParseTime(s); err == nil {
+		return max(time.Until(at).Round(time.Second), 0)
+	}
+	return 0
+}
+
+// errorMessage finds the text in an error as registries send them, short enough
+// for a line. It returns "" for anything else.
+func errorMessage(body []byte) string {
+	var doc struct {
+		Errors []struct{ Code, Message string }
+	}
+	if json.Unmarshal(body, &doc) != nil || len(doc.Errors) == 0 {
+		return ""
+	}
+	s := doc.Errors[0].Message
+	if s == "" {
+		s = doc.Errors[0].Code
+	}
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
+	if runes := []rune(s); len(runes) > 120 {
+		s = string(runes[:119]) + "…"
+	}
+	return strings.TrimSpace(s)
+}
+
+// tokenError is a failure to get a token, which is not the registry's own.
+type tokenError struct {
+	host   string
+	status int // 0 if no answer came
+	err    error
+}
+
+func (e *tokenError) Error() string { return e.err.Error() }
+func (e *tokenError) Unwrap() error { return e.err }
+
+// token makes a request for a token. regclient makes those without the context
+// of the call and reads what comes without a limit.
+func (t *transport) token(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), t.silence)
+	resp, err := t.base.RoundTrip(req.WithContext(ctx))
+	failed := &tokenError{host: req.URL.Host, err: err}
+	if err == nil && (resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests) {
+		failed.status = resp.StatusCode
+		failed.err = errors.Join(fmt.Errorf("answered %d", resp.StatusCode), resp.Body.Close())
+	}
+	if failed.err != nil {
+		cancel()
+		t.tokenFailed.Store(failed)
+		return nil, failed
+	}
+	t.tokenFailed.Store(nil)
+	resp.Body = &limited{Reader: io.LimitReader(resp.Body, maxToken), body: resp.Body, cancel: cancel}
+	return resp, nil
+}
+
+type limited struct {
+	io.Reader
+	body   io.Closer
+	cancel context.CancelFunc
+}
+
+func (l *limited) Close() error {
+	defer l.cancel()
+	return l.body.Close()
+}
+
+// silentError ends the reading of a body that does not come.
+type silentError struct{ limit time.Duration }
+
+func (e silentError) Error() string { return fmt.Sprintf("next to nothing came for %v", e.limit) }
+func (silentError) Timeout() bool   { return true }
+
+// watched is a body whose request is cancelled when reads wait too long for too
+// little. The time that the reader takes for itself does not count.
+type watched struct {
+	body     io.ReadCloser
+	exchange *exchange
+	limit    time.Duration
+	left     time.Duration // until the request is cancelled
+	got      int           // bytes since left was the whole limit
+	timer    *time.Timer   // runs while a read waits
+	late     atomic.Bool   // it ran out
+	cancel   context.CancelFunc
+}
+
+func newWatched(body io.ReadCloser, ex *exchange, limit time.Duration, cancel context.CancelFunc) *watched {
+	w := &watched{body: body, exchange: ex, limit: limit, left: limit, cancel: cancel}
+	w.timer = time.AfterFunc(limit, func() {
+		w.late.Store(true)
+		cancel()
+	})
 	w.timer.Stop()
 	return w
 }
 
 func (w *watched) Read(p []byte) (int, error) {
-	w.timer.Reset(silence)
-	defer w.timer.Stop()
-	return w.body.Read(p)
+	began := time.Now()
+	w.timer.Reset(w.left)
+	n, err := w.body.Read(p)
+	w.timer.Stop()
+	w.left = max(w.left-time.Since(began), time.Millisecond)
+	if w.got += n; w.got >= crawl {
+		w.left, w.got = w.limit, 0
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		if w.late.Load() {
+			err = silentError{w.limit}
+		}
+		w.exchange.update(func(a *answer) { a.broken = err })
+	}
+	return n, err
 }
 
-func (w *watched) Close() error { return w.body.Close() }
+func (w *watched) Close() error {
+	w.timer.Stop()
+	defer w.cancel()
+	return w.body.Close()
+}

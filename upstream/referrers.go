@@ -1,0 +1,211 @@
+package upstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/regclient/regclient/scheme"
+	"github.com/regclient/regclient/types/descriptor"
+	"golang.org/x/sync/errgroup"
+
+	"mirrorctl/store"
+)
+
+// companionSuffixes are what cosign puts behind sha256-<hex> in the tags of
+// signatures, attestations and SBOMs.
+var companionSuffixes = []string{".sig", ".att", ".sbom"}
+
+// maxPages is how many pages a list of referrers may have.
+const maxPages = 100
+
+// referrers fetches what refers to a manifest: by the referrers API or else its
+// fallback tag (distribution specification 1.1, "Listing Referrers"), and by
+// cosign's tags. A registry that knows none of this has no referrers; one that
+// fails to answer fails the image, because a signature left out now would never
+// be looked for again.
+func (f *fetch) referrers(ctx context.Context, group *errgroup.Group, subject digest.Digest, depth int) error {
+	var found []digest.Digest
+	listed, err := f.askOptional(ctx, func(e *endpoint) (err error) {
+		found, err = f.client.listReferrers(ctx, e, f.repo, subject)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := f.count(len(found), 0); err != nil {
+		return err
+	}
+	for _, d := range found {
+		group.Go(func() error {
+			return f.apart(ctx, "", "", node{Descriptor: v1.Descriptor{Digest: d}, depth: depth + 1, subject: subject, signable: true, signableBelow: true})
+		})
+	}
+	base := subject.Algorithm().String() + "-" + subject.Encoded()
+	if !listed {
+		group.Go(func() error { return f.companion(ctx, subject, base[:min(len(base), 128)], depth, true) })
+	}
+	if subject.Algorithm() == digest.SHA256 { // cosign knows no other
+		for _, suffix := range companionSuffixes {
+			group.Go(func() error { return f.companion(ctx, subject, base+suffix, depth, false) })
+		}
+	}
+	return nil
+}
+
+// companion fetches what a tag that goes with a manifest means, if there is one.
+// The fallback tag of the referrers API lists referrers.
+func (f *fetch) companion(ctx context.Context, subject digest.Digest, tag string, depth int, fallback bool) error {
+	var desc v1.Descriptor
+	there, err := f.askOptional(ctx, func(e *endpoint) (err error) {
+		desc, err = f.client.head(ctx, e, f.repo, tag)
+		return err
+	})
+	if err != nil || !there {
+		return err
+	}
+	return f.apart(ctx, tag, subject, node{Descriptor: desc, depth: depth + 1, signableBelow: fallback})
+}
+
+// apart walks over something that belongs to the image but is no part of it: it
+// is added as a whole, with the tag that leads to it, or left out if the registry
+// does not have all of it.
+func (f *fetch) apart(ctx context.Context, tag string, subject digest.Digest, n node) error {
+	sub := newFetch(f.whole)
+	var group errgroup.Group // whose failure ends nothing else
+	group.Go(func() error { return sub.walk(ctx, &group, n) })
+	if err := group.Wait(); err != nil {
+		if !isNone(err) {
+			return err
+		}
+		f.client.log.Warn("referrer left out", "repository", f.repo.String(), "digest", n.Digest.String(), "err", err)
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, m := range sub.manifests {
+		if !slices.ContainsFunc(f.manifests, func(have store.Manifest) bool { return have.Digest == m.Digest }) {
+			f.manifests = append(f.manifests, m)
+		}
+	}
+	f.companions = append(f.companions, sub.companions...)
+	if tag != "" {
+		f.companions = append(f.companions, store.Companion{Reference: tag, Digest: n.Digest, Subject: subject})
+	}
+	return nil
+}
+
+// isNone tells the errors that only mean that there is nothing: registries
+// answer questions about referrers in many ways.
+func isNone(err error) bool {
+	return slices.ContainsFunc([]error{ErrNotFound, ErrUnauthorized, ErrForbidden, ErrUnsupported, ErrNotRegistry},
+		func(none error) bool { return errors.Is(err, none) })
+}
+
+// askOptional asks for what need not be there, and reports whether it is. What a
+// mirror lacks the registry may have; but where the registry cannot be reached,
+// what a mirror has is all there is.
+func (f *fetch) askOptional(ctx context.Context, fn func(*endpoint) error) (bool, error) {
+	answered := false
+	err := f.client.ask(ctx, f.repo, func(e *endpoint) error {
+		err := fn(e)
+		answered = answered || err == nil || isNone(err)
+		return err
+	})
+	switch {
+	case err == nil:
+		return true, nil
+	case isNone(err), answered && errors.Is(err, ErrUnreachable):
+		return false, nil
+	}
+	return false, err
+}
+
+// listReferrers asks one endpoint what refers to subject. An empty list of a
+// mirror is an error, because the registry may know more.
+func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) ([]digest.Digest, error) {
+	if e.folder != "" {
+		return c.listInFolder(ctx, e, repo, subject)
+	}
+	var found []digest.Digest
+	page := ""
+	for range maxPages {
+		list, err := request(ctx, c, e, func(ctx context.Context, ex *exchange) (referrersPage, error) {
+			ex.referrers, ex.page = true, page
+			blob, err := e.client().BlobGet(ctx, e.ref(repo, ""), descriptor.Descriptor{Digest: subject})
+			if err != nil {
+				return referrersPage{}, err
+			}
+			defer blob.Close()
+			return readReferrers(blob.Response(), ex)
+		})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, list.digests...)
+		if list.next == "" {
+			if len(found) == 0 && e.mirror {
+				return nil, &Error{Cause: ErrNotFound, Detail: e.String() + " knows no referrers", Err: ErrNotFound}
+			}
+			return found, nil
+		}
+		page = list.next
+	}
+	return nil, &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("%s lists referrers on more than %d pages", e, maxPages), Err: ErrTooLarge}
+}
+
+type referrersPage struct {
+	digests []digest.Digest
+	next    string // the query of the next page
+}
+
+// nextPage matches a link to the next page (RFC 5988).
+var nextPage = regexp.MustCompile(`<([^>]*)>\s*;[^,]*\brel="?next"?`)
+
+func readReferrers(resp *http.Response, ex *exchange) (referrersPage, error) {
+	var page referrersPage
+	content, err := io.ReadAll(io.LimitReader(resp.Body, store.MaxManifestSize+1))
+	if err != nil {
+		return page, err
+	}
+	if len(content) > store.MaxManifestSize {
+		return page, &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a list of referrers has more than %d MiB", store.MaxManifestSize>>20), Err: ErrTooLarge}
+	}
+	var index v1.Index
+	if err := json.Unmarshal(content, &index); err != nil || index.Manifests == nil {
+		return page, &Error{Cause: ErrNotRegistry, Detail: "no list of referrers", Err: errors.Join(ErrNotRegistry, err)}
+	}
+	for _, d := range index.Manifests {
+		page.digests = append(page.digests, d.Digest)
+	}
+	if link := nextPage.FindStringSubmatch(ex.last().link); link != nil {
+		if u, err := url.Parse(link[1]); err == nil {
+			page.next = u.RawQuery
+		}
+	}
+	return page, nil
+}
+
+// listInFolder looks for referrers in an OCI layout. There is no API for them,
+// so that all its manifests are read.
+func (c *Client) listInFolder(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) ([]digest.Digest, error) {
+	return request(ctx, c, e, func(ctx context.Context, _ *exchange) ([]digest.Digest, error) {
+		list, err := e.client().ReferrerList(ctx, e.ref(repo, subject.String()), scheme.WithReferrerSlowSearch())
+		if err != nil {
+			return nil, err
+		}
+		var found []digest.Digest
+		for _, d := range list.Descriptors {
+			found = append(found, d.Digest)
+		}
+		return found, nil
+	})
+}
