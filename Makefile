@@ -1,9 +1,13 @@
 # What people run most. The gate that every change passes is .ci/run.
 
-.PHONY: build test e2e fuzz bench lint
+.PHONY: build quickstart test e2e fuzz bench lint
 
 build:
 	go build -o mirrorctl .
+
+# The whole main job on a sample in the repository; leaves nothing behind.
+quickstart:
+	@sh testdata/quickstart/run.sh
 
 test:
 	go test -race ./...

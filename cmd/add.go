@@ -3,7 +3,6 @@ package cmd
 import (
 	"github.com/urfave/cli/v2"
 
-	"mirrorctl/lockfile"
 	"mirrorctl/store"
 )
 
@@ -47,10 +46,11 @@ func (p *program) add(c *cli.Context) error {
 				file = file.With(j.entry)
 			}
 		}
-		if _, err := lockfile.Write(lock.path, file); err != nil {
+		changed, err := lock.write(file)
+		if err != nil {
 			return err
 		}
-		p.say("%s", summary(all))
+		p.say("%s%s", summary(all), lock.outcome(changed))
 		return result(all, discovery{})
 	})
 }

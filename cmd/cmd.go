@@ -73,7 +73,10 @@ func (p *program) app() *cli.App {
 		},
 		Before: p.before,
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
+			switch name := c.Args().First(); {
+			case name == "help" && c.App.Command(c.Args().Get(1)) != nil:
+				return cli.ShowCommandHelp(c, c.Args().Get(1))
+			case name != "help" && name != "":
 				return p.unknownCommand(c)
 			}
 			return cli.ShowAppHelp(c)
@@ -85,9 +88,16 @@ func (p *program) app() *cli.App {
 			p.serveCommand(), p.verifyCommand(), p.gcCommand(), p.completionCommand(),
 		},
 	}
+	flags := app.Flags
 	for _, c := range app.Commands {
 		c.OnUsageError = usageErrorFrom
 		c.HideHelpCommand = true
+		flags = append(flags, c.Flags...)
+	}
+	for _, f := range flags {
+		if b, ok := f.(*cli.BoolFlag); ok {
+			b.DisableDefaultText = true // "default: false" tells nobody anything
+		}
 	}
 	return app
 }
@@ -204,6 +214,14 @@ func (p *program) newUpstream(st *store.Store, jobs int) (*upstream.Client, erro
 		UserAgent:  "mirrorctl/" + version(),
 		Log:        p.log,
 	}), nil
+}
+
+// closeUpstream ends a client. That its lease could not be ended, on a full disk
+// for instance, is no failure of what was done: it ends with the process.
+func (p *program) closeUpstream(client *upstream.Client) {
+	if err := client.Close(); err != nil {
+		p.log.Info("the lease is left to gc", "err", err)
+	}
 }
 
 // version is what the module was built as.

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -41,6 +42,9 @@ func (p *program) completionCommand() *cli.Command {
 			"   mirrorctl completion fish > ~/.config/fish/completions/mirrorctl.fish",
 		Action: func(c *cli.Context) error {
 			var script string
+			if c.NArg() != 1 {
+				return usageErrorf("completion takes one shell: bash, zsh or fish")
+			}
 			switch shell := c.Args().First(); shell {
 			case "bash":
 				script = bashCompletion
@@ -51,6 +55,7 @@ func (p *program) completionCommand() *cli.Command {
 				if script, err = c.App.ToFishCompletion(); err != nil {
 					return err
 				}
+				script = strings.ReplaceAll(script, "`", "") // they mark words in the help
 			default:
 				return usageErrorf("completion for %q is not known: bash, zsh or fish", shell)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -98,7 +99,9 @@ func (p *program) discover(c *cli.Context, paths []string) (discovery, error) {
 		case err != nil:
 			d.failed = append(d.failed, fmt.Errorf("%s: %w", path, cause(err)))
 		case !info.IsDir():
-			d.read(filepath.Clean(path), opts, p)
+			if file := filepath.Clean(path); !slices.Contains(d.files, file) {
+				d.read(file, opts, p)
+			}
 		default:
 			files, err := searchFolder(path)
 			if err != nil {
@@ -118,11 +121,15 @@ func (p *program) discover(c *cli.Context, paths []string) (discovery, error) {
 	return d, nil
 }
 
-// cause is the reason in an error about a file whose name has been said.
+// cause is the reason in an error about a file or an address that has been said.
 func cause(err error) error {
 	var inPath *fs.PathError
-	if errors.As(err, &inPath) {
+	var inNet *net.OpError
+	switch {
+	case errors.As(err, &inPath):
 		return inPath.Err
+	case errors.As(err, &inNet):
+		return inNet.Err
 	}
 	return err
 }

@@ -45,11 +45,24 @@ func usageErrorf(format string, args ...any) error {
 // usageErrorFrom turns what the cli package finds wrong with the flags into a
 // usage error.
 func usageErrorFrom(c *cli.Context, err error, _ bool) error {
-	help := "mirrorctl --help"
+	help, known := "mirrorctl --help", c.App.Flags
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
-		help = "mirrorctl " + c.Command.Name + " --help"
+		help, known = "mirrorctl "+c.Command.Name+" --help", append(c.Command.Flags, known...)
 	}
-	text := strings.Replace(err.Error(), "flag provided but not defined: -", "unknown flag -", 1)
+	if flag, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		var names []string
+		for _, f := range known {
+			names = append(names, f.Names()...)
+		}
+		if near := nearest(flag, names); near != "" {
+			return usageErrorf("unknown flag --%s; did you mean --%s?", flag, near)
+		}
+		return usageErrorf("unknown flag --%s; see %s", flag, help)
+	}
+	if flag, ok := strings.CutPrefix(err.Error(), "flag needs an argument: -"); ok {
+		return usageErrorf("--%s needs a value; see %s", strings.TrimPrefix(flag, "-"), help)
+	}
+	text := strings.TrimSuffix(strings.Replace(err.Error(), " for flag -", " for --", 1), ": parse error")
 	return usageErrorf("%s; see %s", text, help)
 }
 
@@ -78,6 +91,10 @@ var errSaid = errors.New("")
 // printError prints an error that ends the program, each part of a joined one
 // on a line of its own.
 func (p *program) printError(err error) {
+	if coded, ok := err.(*codedError); ok { //nolint:errorlint // what is inside has nothing to add
+		p.printError(coded.err)
+		return
+	}
 	var joined interface{ Unwrap() []error }
 	if err != nil && errors.As(err, &joined) && fmt.Sprintf("%T", err) == "*errors.joinError" {
 		for _, part := range joined.Unwrap() {
@@ -135,8 +152,8 @@ func storeError(err error) error {
 func diskHint(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), "database or disk is full"):
-		return "free some space (mirrorctl gc, mirrorctl rm), then run the command again: it goes on where it stopped"
-	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "readonly database"):
+		return "free some space (mirrorctl rm, or mirrorctl gc --partials-older-than=0s), then run the command again: it goes on where it stopped"
+	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "readonly database"):
 		return "choose a folder that can be written with --store"
 	}
 	return ""

@@ -3,7 +3,6 @@ package cmd
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/urfave/cli/v2"
 )
@@ -52,7 +51,7 @@ func (p *program) find(c *cli.Context) error {
 		}
 	}
 	if len(found.failed) > 0 {
-		return &codedError{code: failedFilesCode(found), err: fmt.Errorf("%w", errors.Join(found.failed...))}
+		return &codedError{code: failedFilesCode(found), err: errors.Join(found.failed...)}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package cmd
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -63,20 +64,32 @@ func (p *program) findPin(c *cli.Context, st *store.Store, name reference.Named)
 	if err == nil {
 		return pin, nil
 	}
-	return store.Pin{}, &imageError{name: name.String(), err: fmt.Errorf("not pinned: %w", err), hint: p.suggestPin(c, st, name)}
+	if !errors.Is(err, store.ErrNotFound) {
+		return store.Pin{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return store.Pin{}, &imageError{name: name.String(), err: errNotPinned, hint: p.suggestPin(c, st, name)}
 }
 
+var errNotPinned = errors.New("not pinned")
+
+// suggestPin is a hint for a name that is not pinned: another tag of the same
+// repository, or a name that looks like it.
 func (p *program) suggestPin(c *cli.Context, st *store.Store, name reference.Named) string {
 	pins, err := st.Pins(c.Context)
 	if err != nil {
 		return ""
 	}
+	repo, _ := store.Locate(name)
 	var names []string
 	for _, pin := range pins {
-		names = append(names, pin.Name())
+		if pin.Repository == repo {
+			return "did you mean " + familiar(pin.Name()) + "?"
+		}
+		names = append(names, strings.TrimSuffix(familiar(pin.Name()), ":latest"))
 	}
-	if near := nearest(name.String(), names); near != "" {
-		return "did you mean " + familiar(near) + "?"
+	// What all names have in common, docker.io/library/ and :latest, is no likeness.
+	if near := nearest(strings.TrimSuffix(familiar(name.String()), ":latest"), names); near != "" {
+		return "did you mean " + near + "?"
 	}
 	return "mirrorctl ls shows what is"
 }

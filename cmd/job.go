@@ -82,11 +82,12 @@ func (r *jobs) one(ctx context.Context, j *job) {
 		if j.outcome != outcomeUnchanged {
 			j.entry = lockEntry(j.name, pin)
 		}
-	case j.outcome != outcomeConflict:
-		j.outcome = outcomeFailed
-		fallthrough
 	default:
-		j.err = &imageError{name: j.name.String(), where: j.where, err: err, hint: r.hint(j, err)}
+		j.outcome = outcomeFailed
+		if errors.As(err, new(*store.ConflictError)) {
+			j.outcome = outcomeConflict
+		}
+		j.err = &imageError{name: j.name.String(), where: j.where, err: r.explain(j, err), hint: r.hint(j, err)}
 	}
 	r.display.done(j)
 }
@@ -135,7 +136,6 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 		j.outcome = outcomeLocked
 		return pin, nil
 	case lockfile.Conflict:
-		j.outcome = outcomeConflict
 		return pin, &store.ConflictError{Pinned: pin}
 	}
 	return r.resolve(ctx, j, pin)
@@ -174,14 +174,27 @@ func (r *jobs) resolve(ctx context.Context, j *job, pin store.Pin) (store.Pin, e
 	return r.upstream.Fetch(ctx, j.name, root, j.update, &j.progress)
 }
 
+// explain puts an error into the words of a sync.
+func (r *jobs) explain(j *job, err error) error {
+	var disagree *store.ConflictError
+	switch {
+	case !errors.As(err, &disagree):
+		return err
+	case j.locked.Digest != "":
+		return fmt.Errorf("%s locks %s, the store has pinned %s", r.lockPath, j.locked.Digest, disagree.Pinned.Digest)
+	}
+	return fmt.Errorf("another mirrorctl pinned %s in the meantime", disagree.Pinned.Digest)
+}
+
 // hint is what to do about a failure that only sync can explain.
 func (r *jobs) hint(j *job, err error) string {
 	short := familiar(j.name.String())
 	var disagree *store.ConflictError
 	switch {
 	case errors.As(err, &disagree) && j.locked.Digest != "":
-		return fmt.Sprintf("%s locks %s: run mirrorctl sync --update=%s to lock what the store has, or mirrorctl rm %s and sync again to pin what is locked",
-			r.lockPath, j.locked.Digest, short, short)
+		return fmt.Sprintf("run mirrorctl sync --update=%s to lock what the store has, or mirrorctl rm %s and sync again to pin what is locked", short, short)
+	case errors.As(err, &disagree):
+		return "run the command again to lock that"
 	case errors.Is(err, upstream.ErrNotFound) && j.locked.Digest != "" && !j.update:
 		return fmt.Sprintf("%s locks %s, which is gone upstream: copy it from a machine that has it, or run mirrorctl sync --update=%s to lock what the tag means now",
 			r.lockPath, j.locked.Digest, short)
@@ -272,6 +285,9 @@ func summary(all []*job) string {
 		if n := counts[o]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))
 		}
+	}
+	if len(all) == 0 {
+		return "no images needed"
 	}
 	return plural(len(all), "image", "images") + ": " + strings.Join(parts, ", ")
 }

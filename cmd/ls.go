@@ -14,6 +14,8 @@ func (p *program) lsCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "ls",
 		Usage: "list the pinned images",
+		Description: "   mirrorctl ls --digests\n" +
+			"   mirrorctl ls --json | jq -r .name",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "digests", Usage: "show digests in full"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, digest, media_type, size, platforms, pinned_at"},

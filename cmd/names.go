@@ -1,13 +1,10 @@
 package cmd
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/agext/levenshtein"
 	"github.com/distribution/reference"
-
-	"mirrorctl/store"
 )
 
 // parseName makes the fully qualified name of what a person types: ubuntu,
@@ -31,15 +28,6 @@ func parseNames(args []string) ([]reference.Named, error) {
 	return names, nil
 }
 
-// parsePinName makes the name of a pin, whose parts are known to be valid.
-func parsePinName(p store.Pin) (reference.Named, error) {
-	name, err := reference.ParseNormalizedNamed(p.Name())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", p.Name(), err)
-	}
-	return name, nil
-}
-
 // familiar is the short form of a name that people type, ubuntu:20.04.
 func familiar(name string) string {
 	named, err := reference.ParseNormalizedNamed(name)
@@ -51,9 +39,14 @@ func familiar(name string) string {
 
 // nearest returns the candidate that s was most likely meant to be, or "".
 func nearest(s string, candidates []string) string {
-	best, bestScore := "", 0.6 // below it, a suggestion only confuses
+	best, bestScore := "", 0.0
 	for _, c := range candidates {
-		if score := levenshtein.Similarity(strings.ToLower(s), c, nil); score > bestScore {
+		enough := 0.6 // below it, a suggestion only confuses
+		if s != "" && strings.HasPrefix(c, s[:1]) {
+			enough = 0.5 // two letters of four are snyc for sync
+		}
+		score := levenshtein.Similarity(strings.ToLower(s), c, nil)
+		if score >= enough && score > bestScore {
 			best, bestScore = c, score
 		}
 	}

@@ -63,13 +63,20 @@ func (p *program) rm(c *cli.Context) error {
 // removeOne drops an image from the store and from file.
 func (p *program) removeOne(c *cli.Context, st *store.Store, name reference.Named, file *lockfile.File) error {
 	repo, ref := store.Locate(name)
-	_, wasLocked := file.Image(name.String())
-	_, freed, err := st.Remove(c.Context, repo, ref)
+	locked, wasLocked := file.Image(name.String())
+	pin, freed, err := st.Remove(c.Context, repo, ref)
 	if errors.Is(err, store.ErrNotFound) && !wasLocked {
-		return &imageError{name: name.String(), err: errors.New("not pinned"), hint: p.suggestPin(c, st, name)}
+		return &imageError{name: name.String(), err: errNotPinned, hint: p.suggestPin(c, st, name)}
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return storeError(fmt.Errorf("%s: %w", name, err))
+	}
+	gone := fmt.Sprintf("%s freed in %s", size(freed.Bytes), plural(freed.Blobs, "file", "files"))
+	if err == nil && wasLocked && locked.Digest != pin.Digest {
+		// A conflict, and this the way out in which the store takes the lock's.
+		p.say("%s: removed from the store, %s; %s still locks %s, which the next sync fetches",
+			name, gone, c.String("lockfile"), short(locked.Digest))
+		return nil
 	}
 	*file = file.Without(name.String())
 	fromLock := ""
@@ -80,6 +87,6 @@ func (p *program) removeOne(c *cli.Context, st *store.Store, name reference.Name
 		p.say("%s: removed from %s; the store did not have it", name, c.String("lockfile"))
 		return nil
 	}
-	p.say("%s: removed from the store%s, %s freed in %s", name, fromLock, size(freed.Bytes), plural(freed.Blobs, "file", "files"))
+	p.say("%s: removed from the store%s, %s", name, fromLock, gone)
 	return nil
 }

@@ -27,9 +27,9 @@ func (p *program) serveCommand() *cli.Command {
 			"   docker pull 127.0.0.1:5000/docker.io/library/debian:bookworm",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "listen", Usage: "listen on `HOST:PORT` (default: " + defaultListen + ")", EnvVars: []string{"MIRRORCTL_LISTEN"}},
-			&cli.StringFlag{Name: "access-log", Usage: "log requests to standard error: `off`, text or json (default: text)"},
-			&cli.StringFlag{Name: "default-registry", Usage: "what a name without a registry means (default: docker.io)"},
-			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "how long downloads in flight may go on after a stop"},
+			&cli.StringFlag{Name: "access-log", Usage: "log requests to standard error in `FORMAT`: off, text or json (default: text)"},
+			&cli.StringFlag{Name: "default-registry", Usage: "the `REGISTRY` of names without one (default: docker.io)"},
+			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`DURATION` that downloads in flight may go on after a stop"},
 		},
 		Action: p.serve,
 	}
@@ -57,6 +57,9 @@ func (p *program) serve(c *cli.Context) error {
 			return usageErrorf("%w", err)
 		}
 		address := cmp.Or(c.String("listen"), p.config.Serve.Listen, defaultListen)
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return usageErrorf("--listen %s: must be HOST:PORT, as 127.0.0.1:5000 or :5000", address)
+		}
 		ln, err := net.Listen("tcp", address)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return fmt.Errorf("listen on %s: the port is in use; choose another with --listen", address)

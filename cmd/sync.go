@@ -30,7 +30,7 @@ func (p *program) syncCommand() *cli.Command {
 			"   mirrorctl sync --update=debian:12    # move this pin to what the tag means now",
 		Flags: append(append(discoverFlags(), pullFlags()...),
 			&cli.BoolFlag{Name: "locked", Usage: "fail if mirror.lock would have to change"},
-			&cli.GenericFlag{Name: "update", Value: &updateFlag{}, Usage: "resolve tags again and move their pins: all, or --update=`IMAGE`"},
+			&cli.GenericFlag{Name: "update", Value: &updateFlag{}, Usage: "move pins to what their tags mean now: all of them, or `[=IMAGE]`"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done; no request, no change"},
 		),
 		Action: p.sync,
@@ -41,9 +41,16 @@ func (p *program) syncCommand() *cli.Command {
 func pullFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "lock images in `FILE`"},
-		&cli.IntFlag{Name: "jobs", Usage: "transfer `N` blobs at a time (default: 6)"},
+		&cli.IntFlag{Name: "jobs", Usage: "transfer `N` blobs at a time", DefaultText: "6", Action: checkJobs},
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per image: name, outcome, digest, size, transferred, error"},
 	}
+}
+
+func checkJobs(_ *cli.Context, n int) error {
+	if n < 1 || n > maxJobs {
+		return usageErrorf("--jobs %d: must be from 1 to %d", n, maxJobs)
+	}
+	return nil
 }
 
 // updateFlag is --update, --update=IMAGE, or several of these.
@@ -69,6 +76,13 @@ func (f *updateFlag) Set(s string) error {
 func (p *program) sync(c *cli.Context) error {
 	if c.Bool("locked") && c.IsSet("update") {
 		return usageErrorf("--locked and --update contradict each other")
+	}
+	if c.Generic("update").(*updateFlag).all {
+		for _, arg := range c.Args().Slice() { // sync --update debian:12
+			if _, err := os.Stat(arg); errors.Is(err, fs.ErrNotExist) {
+				return usageErrorf("%s: no such file or folder; to move the pin of an image, write --update=%s", arg, arg)
+			}
+		}
 	}
 	found, err := p.discover(c, c.Args().Slice())
 	if err != nil {
@@ -106,31 +120,30 @@ func (p *program) sync(c *cli.Context) error {
 				saw.Images[j.name.String()] = j.entry
 			}
 		}
-		changed, err := lockfile.Write(lock.path, lockfile.Reconcile(lock.file, saw))
-		if err != nil {
+		file := lockfile.Reconcile(lock.file, saw)
+		changed := false
+		if c.Bool("locked") {
+			// The digests agree; what the lock says about them may not.
+			if diff := lockfile.Diff(lock.file, file); len(diff) > 0 {
+				return lock.disagrees(diff)
+			}
+		} else if changed, err = lock.write(file); err != nil {
 			return err
 		}
-		written := "is up to date"
-		if changed {
-			written = "written"
-		}
-		if len(all) > 0 {
-			p.say("%s; %s %s", summary(all), lock.path, written)
+		if len(found.files) > 0 {
+			p.say("%s%s", summary(all), lock.outcome(changed))
 		}
 		return result(all, found)
 	})
 }
 
 // pull works on the images and shows how it goes.
-func (p *program) pull(c *cli.Context, st *store.Store, lockPath string, all []*job) (err error) {
-	if n := c.Int("jobs"); n < 0 {
-		return usageErrorf("--jobs %d: must be 1 or more", n)
-	}
+func (p *program) pull(c *cli.Context, st *store.Store, lockPath string, all []*job) error {
 	client, err := p.newUpstream(st, c.Int("jobs"))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
+	defer p.closeUpstream(client)
 	display := p.newDisplay(c.Bool("json"))
 	r := &jobs{store: st, upstream: client, display: display, lockPath: lockPath}
 	r.run(c.Context, all)
@@ -177,16 +190,46 @@ func syncJobs(found discovery, lock lockfile.File, update *updateFlag) ([]*job, 
 
 // openedLock is mirror.lock as it was found.
 type openedLock struct {
-	path string
-	file lockfile.File
+	path   string
+	file   lockfile.File
+	exists bool
 }
 
 func openLock(path string) (openedLock, error) {
 	file, err := lockfile.Read(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	var inPath *fs.PathError
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		// Better now than after the downloads.
+		if _, err := os.Stat(filepath.Dir(path)); err != nil {
+			return openedLock{}, fmt.Errorf("%s: folder %s: %w", path, filepath.Dir(path), cause(err))
+		}
+	case errors.As(err, &inPath):
+		return openedLock{}, fmt.Errorf("%s: cannot be read: %w", path, inPath.Err)
+	case err != nil:
 		return openedLock{}, err
 	}
-	return openedLock{path: path, file: file}, nil
+	return openedLock{path: path, file: file, exists: err == nil}, nil
+}
+
+// write writes the lock if it changes. It creates none that locks nothing, so
+// that a first sync that fails leaves no trace.
+func (l openedLock) write(file lockfile.File) (changed bool, err error) {
+	if !l.exists && len(file.Images) == 0 {
+		return false, nil
+	}
+	return lockfile.Write(l.path, file)
+}
+
+// outcome ends a summary.
+func (l openedLock) outcome(changed bool) string {
+	switch {
+	case changed:
+		return "; " + l.path + " written"
+	case l.exists:
+		return "; " + l.path + " is up to date"
+	}
+	return ""
 }
 
 // relative is how the lock calls a file: relative to its own folder.
@@ -264,8 +307,12 @@ func checkLocked(lock openedLock, saw lockfile.Sync, all []*job) error {
 	if len(diff) == 0 {
 		return nil
 	}
-	return withCode(exitConflict, "%s does not agree with the files:\n%s\nrun mirrorctl sync and commit %s",
-		lock.path, indent(diff.String()), filepath.Base(lock.path))
+	return lock.disagrees(diff)
+}
+
+func (l openedLock) disagrees(diff lockfile.Difference) error {
+	return withCode(exitConflict, "%s would change:\n%s\nrun mirrorctl sync and commit %s",
+		l.path, indent(diff.String()), filepath.Base(l.path))
 }
 
 func indent(text string) string {

@@ -18,7 +18,9 @@ func (p *program) verifyCommand() *cli.Command {
 		ArgsUsage: "[IMAGE...]",
 		Description: "Hashes every blob of the given images (default: the whole store) and checks that\n" +
 			"nothing is missing. It exits with 5 if something is damaged and names the images\n" +
-			"that it hurts. --repair fetches what is damaged again, by digest.",
+			"that it hurts. --repair fetches what is damaged again, by digest.\n\n" +
+			"   mirrorctl verify debian:bookworm\n" +
+			"   mirrorctl verify --repair",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "repair", Usage: "fetch what is damaged from upstream"},
 		},
@@ -48,7 +50,7 @@ func (p *program) verify(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		p.say("%s, %s hashed, %s damaged", plural(checked.Blobs, "blob", "blobs"), size(checked.Bytes), plural(len(checked.Damage), "is", "are"))
+		p.say("%s, %s hashed, %d damaged", plural(checked.Blobs, "blob", "blobs"), size(checked.Bytes), len(checked.Damage))
 		if len(checked.Damage) == 0 {
 			return nil
 		}
@@ -77,12 +79,12 @@ func damageText(d store.Damage) string {
 }
 
 // repair fetches damaged content again, from the registry of an image that needs it.
-func (p *program) repair(c *cli.Context, st *store.Store, damage []store.Damage) (err error) {
+func (p *program) repair(c *cli.Context, st *store.Store, damage []store.Damage) error {
 	client, err := p.newUpstream(st, 0)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, client.Close()) }()
+	defer p.closeUpstream(client)
 	var failures []error
 	for _, d := range damage {
 		if err := repairOne(c, client, d); err != nil {

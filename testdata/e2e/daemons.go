@@ -1,0 +1,120 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// dockerd is a docker daemon of our own, with the mirror in registry-mirrors.
+type dockerd struct {
+	env []string
+}
+
+func newDockerd(tb testing.TB, mirror string) *dockerd {
+	tb.Helper()
+	dir := tempDir(tb)
+	socket := "unix://" + dir + "/docker.sock"
+	config := writeFile(tb, filepath.Join(dir, "daemon.json"), fmt.Sprintf(
+		`{"registry-mirrors":["http://%s"],"storage-driver":"overlay2","iptables":false,"ip6tables":false,"bridge":"none"}`, mirror))
+	daemon := start(tb, exec.Command("dockerd", "--config-file", config, "--data-root", dir+"/data",
+		"--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", socket))
+	daemon.ready(tb, dial("unix", dir+"/docker.sock"))
+	return &dockerd{[]string{"DOCKER_HOST=" + socket, "DOCKER_CONFIG=" + dir + "/client"}}
+}
+
+func (d *dockerd) docker(tb testing.TB, args ...string) string {
+	tb.Helper()
+	return must(tb, "", d.env, "docker", args...)
+}
+
+func startDocker(tb testing.TB, mirror string) pull {
+	return newDockerd(tb, mirror).pull
+}
+
+func (d *dockerd) pull(tb testing.TB, image string, upstream *recording) {
+	tb.Helper()
+	d.docker(tb, "pull", "--quiet", image)
+	name, _, _ := strings.Cut(image, ":")
+	got := d.docker(tb, "image", "inspect", "--format", "{{join .RepoDigests \" \"}}", image)
+	want := strings.TrimPrefix(name, "library/") + "@" + upstream.digest(tb, image)
+	if !strings.Contains(got, want) {
+		tb.Errorf("docker pulled %s, upstream has %s", got, want)
+	}
+}
+
+// build checks that images from the mirror are good for a build and a run, with
+// both of docker's builders.
+func (d *dockerd) build(t *testing.T) {
+	context := tempDir(t)
+	writeFile(t, filepath.Join(context, "Dockerfile"), `FROM debian:bookworm AS base
+RUN dpkg --print-architecture >/arch && cat /etc/debian_version >>/arch
+FROM busybox:1.35-oci
+COPY --from=base /arch /arch
+COPY --from=busybox:1.35 /bin/busybox /second/busybox
+RUN test "$(head -n 1 /arch)" = amd64 && /second/busybox true
+CMD ["cat", "/arch"]
+`)
+	for _, buildkit := range []string{"0", "1"} {
+		t.Run("build with DOCKER_BUILDKIT="+buildkit, func(t *testing.T) {
+			env := append(d.env, "DOCKER_BUILDKIT="+buildkit)
+			image := "built:" + buildkit
+			must(t, "", env, "docker", "build", "--no-cache", "--network=host", "-t", image, context)
+			if got := d.docker(t, "run", "--rm", "--network=host", image); !strings.HasPrefix(got, "amd64\n12.") {
+				t.Errorf("the built image says %q", got)
+			}
+		})
+	}
+	t.Run("run", func(t *testing.T) {
+		// An image that is not there yet: run pulls it.
+		if got := d.docker(t, "run", "--rm", "--network=host", "busybox:1.35-single", "echo", "hello"); got != "hello" {
+			t.Errorf("the container says %q", got)
+		}
+	})
+}
+
+// startContainerd is a containerd daemon of our own; ctr does the pulling.
+func startContainerd(tb testing.TB, mirror string) pull {
+	tb.Helper()
+	dir := tempDir(tb)
+	socket := dir + "/c.sock"
+	config := writeFile(tb, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
+root = "%[1]s/root"
+state = "%[1]s/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "%[2]s"
+[ttrpc]
+  address = "%[2]s.ttrpc"
+`, dir, socket))
+	hosts := filepath.Join(dir, "hosts")
+	writeFile(tb, filepath.Join(hosts, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+`, mirror))
+	daemon := start(tb, exec.Command("containerd", "-c", config))
+	daemon.ready(tb, dial("unix", socket))
+	ctr := func(tb testing.TB, args ...string) string {
+		tb.Helper()
+		return must(tb, "", nil, "ctr", append([]string{"-a", socket}, args...)...)
+	}
+	daemon.ready(tb, func() error {
+		return exec.Command("ctr", "-a", socket, "images", "ls").Run()
+	})
+	return func(tb testing.TB, image string, upstream *recording) {
+		tb.Helper()
+		ctr(tb, "images", "pull", "--hosts-dir", hosts, "docker.io/"+image)
+		digest := upstream.digest(tb, image)
+		if list := ctr(tb, "images", "ls", "name==docker.io/"+image); !strings.Contains(list, digest) {
+			tb.Errorf("ctr pulled %s, upstream has %s", list, digest)
+		}
+		name, _, _ := strings.Cut(image, ":")
+		if got := ctr(tb, "content", "get", digest); got != strings.TrimSpace(string(upstream.manifests[name+"@"+digest].bytes)) {
+			tb.Errorf("ctr has other bytes for %s than upstream", image)
+		}
+	}
+}
