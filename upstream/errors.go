@@ -91,7 +91,7 @@ func classify(ctx context.Context, e *endpoint, ex *exchange, err error) error {
 	case errors.Is(err, errs.ErrDigestMismatch), errors.Is(err, store.ErrMismatch):
 		return mismatch(who, ex.wanted, a, err)
 	case errors.Is(err, errs.ErrSizeLimitExceeded):
-		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a manifest from %s has more than %d MiB", who, store.MaxManifestSize>>20), Err: err}
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a manifest from %s has more than %d MiB", who, store.MaxManifestSize>>20), Hint: "clients refuse it too: ask whoever pushed it", Err: err}
 	case a.status != http.StatusOK:
 		return &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s answered %d %s", who, a.status, http.StatusText(a.status)), Hint: "check the registry's address", Err: err}
 	}
