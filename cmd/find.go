@@ -10,16 +10,18 @@ import (
 func (p *program) findCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "find",
-		Usage:     "list the images that Dockerfiles need",
+		Usage:     "list the images that builds need",
 		ArgsUsage: "[PATH...]",
-		Description: "Lists every image that a build of the given Dockerfiles needs: in FROM, COPY\n" +
-			"--from, RUN --mount=from= and # syntax=. Folders are searched for Dockerfile,\n" +
-			"Dockerfile.*, *.Dockerfile and Containerfile; - is standard input. It needs no\n" +
-			"network and no store.\n\n" +
+		Description: "Lists every image that the builds in the given files need: in FROM, COPY --from,\n" +
+			"RUN --mount=from= and # syntax=. Folders are searched for Dockerfiles (Dockerfile,\n" +
+			"Dockerfile.*, *.Dockerfile, Containerfile), Compose files (compose.yaml,\n" +
+			"docker-compose.yml) and Bake files (docker-bake.hcl, docker-bake.json); of the last\n" +
+			"two it takes all services and targets, as they are built, and the images that\n" +
+			"services run. - is a Dockerfile on standard input. It needs no network and no store.\n\n" +
 			"   mirrorctl find\n" +
 			"   mirrorctl find --all-stages --json services/ | jq -r .name | sort -u",
 		Flags: append(discoverFlags(),
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, file, line, stage, kind"}),
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, file, line, stage, kind; unreachable, context, via, build"}),
 		Action: p.find,
 	}
 }
@@ -29,31 +31,36 @@ func (p *program) find(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("json") {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetEscapeHTML(false)
-		for _, u := range found.uses {
-			if err := enc.Encode(u); err != nil {
-				return err
-			}
-		}
-	} else {
-		t := newTable(p.stdout, "NAME", "FILE", "STAGE", "KIND")
-		for _, u := range found.uses {
-			kind := u.Kind
-			if u.Unreachable {
-				kind += " (unreachable)"
-			}
-			t.row(u.Name, u.where(), u.Stage, kind)
-		}
-		if err := t.flush(); err != nil {
-			return err
-		}
+	if err := p.printUses(c, found.uses); err != nil {
+		return err
 	}
 	if len(found.failed) > 0 {
 		return &codedError{code: failedFilesCode(found), err: errors.Join(found.failed...)}
 	}
 	return nil
+}
+
+// printUses prints where images are needed, as a table or with --json.
+func (p *program) printUses(c *cli.Context, uses []use) error {
+	if c.Bool("json") {
+		enc := json.NewEncoder(p.stdout)
+		enc.SetEscapeHTML(false)
+		for _, u := range uses {
+			if err := enc.Encode(u); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	t := newTable(p.stdout, "NAME", "FILE", "STAGE", "KIND")
+	for _, u := range uses {
+		kind := u.Kind
+		if u.Unreachable {
+			kind += " (unreachable)"
+		}
+		t.row(u.Name, u.where(), u.Stage, kind)
+	}
+	return t.flush()
 }
 
 // failedFilesCode is the exit code when some files could not be read.

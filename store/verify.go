@@ -68,7 +68,7 @@ func (s *Store) Verify(ctx context.Context, pins []Pin, report func(int64)) (Che
 		}
 	}
 	for i := range result.Damage {
-		if result.Damage[i].Pins, err = s.pinsReaching(ctx, result.Damage[i].Digest); err != nil {
+		if result.Damage[i].Pins, err = s.PinsReaching(ctx, result.Damage[i].Digest); err != nil {
 			return result, err
 		}
 	}
@@ -105,7 +105,7 @@ func (s *Store) toVerify(ctx context.Context, pins []Pin) ([]v1.Descriptor, []Da
 		}
 	}
 	for _, d := range lost {
-		hurt, err := s.pinsReaching(ctx, d.Digest)
+		hurt, err := s.PinsReaching(ctx, d.Digest)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -178,8 +178,8 @@ func (s *Store) checkFile(ctx context.Context, b v1.Descriptor) string {
 	return ""
 }
 
-// pinsReaching returns the pins that need a digest.
-func (s *Store) pinsReaching(ctx context.Context, d digest.Digest) ([]Pin, error) {
+// PinsReaching returns the pins that need a digest, whatever it is the digest of.
+func (s *Store) PinsReaching(ctx context.Context, d digest.Digest) ([]Pin, error) {
 	return selectPins(ctx, s.reader, "WHERE pin.digest IN ("+needing+" SELECT digest FROM up)", d.String())
 }
 
