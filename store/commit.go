@@ -90,7 +90,7 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 	for _, w := range group {
 		w.err = errors.Join(w.err, folders[filepath.Dir(s.blobPath(w.digest))])
 	}
-	err := s.update(ctx, func(tx *sql.Tx) error {
+	err := s.updateSoon(ctx, func(tx *sql.Tx) error {
 		stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO blob (digest, size) VALUES (?, ?)")
 		if err != nil {
 			return err

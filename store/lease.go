@@ -39,7 +39,7 @@ func (s *Store) NewLease(ctx context.Context) (*Lease, error) {
 		return nil, fmt.Errorf("lease: %w", err)
 	}
 	l.file = file
-	err = s.update(ctx, func(tx *sql.Tx) error {
+	err = s.updateSoon(ctx, func(tx *sql.Tx) error {
 		res, err := tx.ExecContext(ctx, "INSERT INTO lease (name) VALUES (?)", l.name)
 		if err != nil {
 			return err
@@ -76,7 +76,7 @@ func (l *Lease) Hold(ctx context.Context, digests ...digest.Digest) error {
 	if len(fresh) == 0 {
 		return nil
 	}
-	err := l.store.update(ctx, func(tx *sql.Tx) error {
+	err := l.store.updateSoon(ctx, func(tx *sql.Tx) error {
 		var alive bool
 		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM lease WHERE id = ?)", l.id).Scan(&alive); err != nil {
 			return err
@@ -119,7 +119,7 @@ func (l *Lease) Close() error {
 	// wait for long: the collector ends what is left.
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	err := l.store.update(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
+	err := l.store.updateSoon(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -163,7 +163,7 @@ func (s *Store) reapLeases(ctx context.Context) error {
 	}
 	for _, l := range all {
 		err := ifUnlocked(s.leasePath(l.name), func(*os.File) error {
-			return s.update(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
+			return s.updateSoon(ctx, func(tx *sql.Tx) error { return dropLease(ctx, tx, l.id) })
 		})
 		if err != nil {
 			return err

@@ -232,7 +232,7 @@ func roleLock(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.begin(ctx); err != nil {
+	if _, err := begin(ctx, s.writer); err != nil {
 		return err
 	}
 	fmt.Println("locked")

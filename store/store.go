@@ -21,6 +21,8 @@ type Store struct {
 	dir    string
 	reader *sql.DB
 	writer *sql.DB // nil when the store was opened read-only
+	hasty  *sql.DB // writes that a power loss may undo: see updateSoon
+	turn   chan struct{}
 
 	commits commitQueue
 
@@ -38,13 +40,16 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	if err := makeDirs(dir); err != nil {
 		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
-	// One writer connection: SQLite has one writer anyway, and a queue inside
-	// the process is fairer than the busy handler.
-	writer, err := openDB(dir, "_txlock=immediate&_journal_mode=WAL&_synchronous=FULL&_foreign_keys=1&_busy_timeout=30000", 1)
+	const params = "_txlock=immediate&_journal_mode=WAL&_foreign_keys=1&_busy_timeout=30000&_synchronous="
+	writer, err := openDB(dir, params+"FULL", 1)
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", dir, err)
 	}
-	s := &Store{dir: dir, writer: writer, leases: map[int64]*Lease{}}
+	hasty, err := openDB(dir, params+"NORMAL", 1)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), writer.Close())
+	}
+	s := &Store{dir: dir, writer: writer, hasty: hasty, turn: make(chan struct{}, 1), leases: map[int64]*Lease{}}
 	s.commits.store = s
 	if err := s.create(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), s.Close())
@@ -118,7 +123,7 @@ func (s *Store) Close() error {
 	for _, l := range open {
 		errs = append(errs, l.Close())
 	}
-	for _, db := range []*sql.DB{s.reader, s.writer} {
+	for _, db := range []*sql.DB{s.reader, s.hasty, s.writer} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
@@ -129,10 +134,34 @@ func (s *Store) Close() error {
 // Dir returns the folder of the store.
 func (s *Store) Dir() string { return s.dir }
 
-// update runs fn in one write transaction, which is immediate: it waits its
-// turn at the start and can then not fail with "database is locked".
+// update runs fn in one write transaction, which is durable when it returns. The
+// transaction is immediate: it waits its turn at the start and can then not fail
+// with "database is locked".
 func (s *Store) update(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := s.begin(ctx)
+	return s.transact(ctx, s.writer, fn)
+}
+
+// updateSoon is update without an fsync: visible at once, also to other
+// processes, and durable with the next update. It is for what may be lost with
+// the power and nothing is wrong: that a blob is there (its file is, and will be
+// adopted), and who holds what.
+func (s *Store) updateSoon(ctx context.Context, fn func(*sql.Tx) error) error {
+	return s.transact(ctx, s.hasty, fn)
+}
+
+func (s *Store) transact(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {
+	if db == nil {
+		return errReadOnly
+	}
+	// SQLite has one writer. A queue inside the process is fairer than its
+	// busy handler, which is for other processes.
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	tx, err := begin(ctx, db)
 	if err != nil {
 		return err
 	}
@@ -149,17 +178,14 @@ var errReadOnly = errors.New("store is open read-only")
 // happens inside SQLite, which does not hear of contexts; so that an interrupt
 // need not wait too, it is left to itself. The transaction ends with ctx also
 // when nobody takes it.
-func (s *Store) begin(ctx context.Context) (*sql.Tx, error) {
-	if s.writer == nil {
-		return nil, errReadOnly
-	}
+func begin(ctx context.Context, db *sql.DB) (*sql.Tx, error) {
 	type begun struct {
 		tx  *sql.Tx
 		err error
 	}
 	done := make(chan begun, 1)
 	go func() {
-		tx, err := s.writer.BeginTx(ctx, nil)
+		tx, err := db.BeginTx(ctx, nil)
 		done <- begun{tx, err}
 	}()
 	select {
