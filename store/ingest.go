@@ -105,8 +105,11 @@ func (s *Store) adopt(ctx context.Context, desc v1.Descriptor) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if size != desc.Size || fmt.Sprintf("%x", h.Sum(nil)) != desc.Digest.Encoded() {
+	if fmt.Sprintf("%x", h.Sum(nil)) != desc.Digest.Encoded() {
 		return false, os.Remove(path)
+	}
+	if size != desc.Size {
+		return false, fmt.Errorf("%w: it has %d bytes, not %d", ErrMismatch, size, desc.Size)
 	}
 	// It may have been written, but not made durable. If it cannot be, a second
 	// try could pretend that it was: the kernel reports a lost page once.

@@ -60,15 +60,31 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	return s, nil
 }
 
+// OpenExisting is Open, but returns ErrNoStore where there is none.
+func OpenExisting(ctx context.Context, dir string) (*Store, error) {
+	if err := mustExist(dir); err != nil {
+		return nil, err
+	}
+	return Open(ctx, dir)
+}
+
+func mustExist(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, indexFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = ErrNoStore
+	}
+	if err != nil {
+		return fmt.Errorf("store %s: %w", dir, err)
+	}
+	return nil
+}
+
 // OpenReadOnly opens the store in dir for reading. It returns ErrNoStore where
 // there is none and ErrNewer for one that a newer mirrorctl made. Pins and
 // removals by other processes are seen at once.
 func OpenReadOnly(ctx context.Context, dir string) (*Store, error) {
-	if _, err := os.Stat(filepath.Join(dir, indexFile)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("store %s: %w", dir, ErrNoStore)
-		}
-		return nil, fmt.Errorf("store %s: %w", dir, err)
+	if err := mustExist(dir); err != nil {
+		return nil, err
 	}
 	if err := refuseNewer(dir); err != nil {
 		return nil, err
