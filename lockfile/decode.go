@@ -28,8 +28,7 @@ func Decode(file string, data []byte) (File, error) {
 		return File{}, fmt.Errorf("%s: larger than %d MiB, this is not a lock", file, MaxSize>>20)
 	}
 	if line := conflictMarker(data); line > 0 {
-		return File{}, fmt.Errorf("%s:%d: %w: take one side with git checkout --ours %s (or --theirs), "+
-			"then run mirrorctl sync", file, line, ErrConflictMarkers, file)
+		return File{}, marked{fmt.Errorf("%s:%d: %v: run mirrorctl sync, which joins both sides", file, line, ErrConflictMarkers), ErrConflictMarkers}
 	}
 	doc, err := stricttoml.Parse(file, data)
 	if err != nil {

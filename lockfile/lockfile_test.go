@@ -132,7 +132,7 @@ func TestDecodeErrors(t *testing.T) {
 		"platform number": {"version = 1\n" + entry(name, dig, mt, size, "[image.platforms]", `"a/b#1" = "`+string(sha("p"))+`"`), `mirror.lock:8:1: platform "a/b#1"`},
 		"platform digest": {"version = 1\n" + good + entry(`name = "docker.io/library/b:1"`, dig, mt, size, "[image.platforms]", `"a/b" = "x"`), `mirror.lock:13:1: digest "x"`},
 		"image table":     {"version = 1\n[image]\n", "mirror.lock:2:2: image must be written [[image]], and is a table"},
-		"conflict":        {"version = 1\n\n<<<<<<< HEAD\n", "mirror.lock:3: git left a merge conflict here: take one side with git checkout --ours mirror.lock (or --theirs), then run mirrorctl sync"},
+		"conflict":        {"version = 1\n\n<<<<<<< HEAD\n", "mirror.lock:3: git left a merge conflict here: run mirrorctl sync, which joins both sides"},
 		"conflict, crlf":  {"version = 1\r\n<<<<<<< HEAD\r\n", "mirror.lock:2: git left"},
 	} {
 		f, err := Decode("mirror.lock", []byte(test.text))
