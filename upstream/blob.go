@@ -142,8 +142,7 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, repo store.Repositor
 	if a.total >= 0 && a.total != desc.Size {
 		return a, wrongSize(e, desc, fmt.Sprintf("%d bytes", a.total), a)
 	}
-	counted := &counter{r: body}
-	defer func() { p.Transferred.Add(counted.n) }()
+	counted := &counter{r: body, transferred: &p.Transferred}
 	if skip := before - a.start; skip > 0 { // of a server that ignores ranges
 		if _, err := io.CopyN(io.Discard, counted, skip); err != nil {
 			return a, c.brokeOff(ctx, e, desc, w, counted.err)

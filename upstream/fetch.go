@@ -31,13 +31,14 @@ const (
 // referrers and the tags that go with it. root is what Resolve returned, or any
 // digest. What is in the store already is not asked for again. It returns a
 // *store.ConflictError if the name is pinned to another digest, unless move is
-// set. Nothing is visible of an image that could not be fetched whole; what has
+// set; with it, signatures and other referrers are looked for also if the digest
+// is pinned already. Nothing is visible of an image that could not be fetched whole; what has
 // arrived is kept for the next try.
 func (c *Client) Fetch(ctx context.Context, name reference.Named, root v1.Descriptor, move bool, p *Progress) (store.Pin, error) {
 	repo, ref := store.Locate(name)
 	if there, err := c.store.PinnedIn(ctx, repo, root.Digest); err != nil {
 		return store.Pin{}, err
-	} else if there { // under another tag
+	} else if there && !move { // under another tag
 		pin, err := c.store.PinPublished(ctx, repo, ref, root.Digest, move)
 		if !errors.Is(err, store.ErrNotFound) { // removed a moment ago
 			return pin, err
@@ -71,6 +72,8 @@ type whole struct {
 	client   *Client
 	repo     store.Repository
 	progress *Progress
+
+	refused sync.Once // to say that referrers may not be read
 
 	mu       sync.Mutex
 	contents int

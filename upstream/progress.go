@@ -30,16 +30,16 @@ func (p *Progress) found(size int64) {
 
 // counter counts what is read through it.
 type counter struct {
-	r     io.Reader
-	n     int64
-	bytes *atomic.Int64 // counted there too, if not nil,
-	left  int64         // at most so many
-	err   error         // what ended the reading, except the ordinary end
+	r           io.Reader
+	transferred *atomic.Int64
+	bytes       *atomic.Int64 // counted there too, if not nil,
+	left        int64         // at most so many
+	err         error         // what ended the reading, except the ordinary end
 }
 
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	c.n += int64(n)
+	c.transferred.Add(int64(n))
 	if c.bytes != nil {
 		wanted := min(int64(n), c.left)
 		c.bytes.Add(wanted)

@@ -120,6 +120,12 @@ func (f *fetch) askOptional(ctx context.Context, fn func(*endpoint) error) (bool
 		answered = answered || err == nil || isNone(err)
 		return err
 	})
+	if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrForbidden) {
+		// Registries answer so for what does not exist, too; only they know.
+		f.refused.Do(func() {
+			f.client.log.Warn("signatures and other referrers, if there are any, cannot be read and are left out", "repository", f.repo.String(), "err", err)
+		})
+	}
 	switch {
 	case err == nil:
 		return true, nil
