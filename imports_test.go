@@ -16,8 +16,10 @@ import (
 // here may import none, and a new package has to be added.
 var mayImport = map[string][]string{
 	"mirrorctl":                     {"mirrorctl/cmd"},
-	"mirrorctl/cmd":                 {"mirrorctl/dockerfile", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/store", "mirrorctl/upstream"},
+	"mirrorctl/cmd":                 {"mirrorctl/dockerfile", "mirrorctl/dockerfile/bake", "mirrorctl/dockerfile/compose", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/store", "mirrorctl/upstream"},
 	"mirrorctl/dockerfile":          nil,
+	"mirrorctl/dockerfile/bake":     {"mirrorctl/dockerfile"},
+	"mirrorctl/dockerfile/compose":  {"mirrorctl/dockerfile"},
 	"mirrorctl/lockfile":            {"mirrorctl/lockfile/stricttoml"},
 	"mirrorctl/lockfile/stricttoml": nil,
 	"mirrorctl/serve":               {"mirrorctl/store"},
@@ -28,13 +30,18 @@ var mayImport = map[string][]string{
 // onlyIn is the one package that may import a module; none if it is for tests.
 var onlyIn = map[string]string{
 	"github.com/BurntSushi/toml":             "mirrorctl/lockfile/stricttoml",
+	"github.com/compose-spec/compose-go/v2":  "mirrorctl/dockerfile/compose",
+	"github.com/docker/buildx":               "mirrorctl/dockerfile/bake",
 	"github.com/google/go-containerregistry": "",
+	"github.com/hashicorp/hcl/v2":            "mirrorctl/dockerfile/bake",
 	"github.com/mattn/go-sqlite3":            "mirrorctl/store",
 	"github.com/moby/buildkit":               "mirrorctl/dockerfile",
 	"github.com/regclient/regclient":         "mirrorctl/upstream",
 	"github.com/rogpeppe/go-internal":        "",
 	"github.com/schollz/progressbar/v3":      "mirrorctl/cmd",
 	"github.com/urfave/cli/v2":               "mirrorctl/cmd",
+	"github.com/zclconf/go-cty":              "mirrorctl/dockerfile/bake",
+	"go.yaml.in/yaml/v4":                     "mirrorctl/dockerfile/compose",
 }
 
 // listed is what go list -json says about a package.

@@ -7,8 +7,8 @@
 // testdata/oracle compares the two.
 //
 // It reads bytes and returns values. It opens no file, needs no network, and
-// knows nothing of what images exist. So it does not see ONBUILD triggers that
-// are stored in an image, and named contexts of the build are not its business.
+// knows nothing of what images exist. ONBUILD instructions that are stored in an
+// image it sees only if it is given them.
 //
 // Input may be hostile: time and memory are bounded, and what goes over the
 // bounds is an error (see limits.go).
@@ -38,6 +38,23 @@ type Options struct {
 	// image of the file.
 	BuildArgs map[string]string
 
+	// Contexts are the named contexts of the build, what --build-context
+	// NAME=VALUE and its like in Compose and Bake files give. A context takes
+	// the place of the stage, or of the image, that has its name; the key is
+	// what ContextName returns, with ::OS/ARCH at its end if it is for one
+	// platform only. Where the value is docker-image://REFERENCE, that image is
+	// needed instead; any other value (a folder, a repository, another target)
+	// needs none.
+	Contexts map[string]string
+
+	// OnBuild returns the ONBUILD instructions that are stored in the
+	// configuration of an image, in their order. They run in the stage whose
+	// base the image is, and may need further images: their Kind is that of the
+	// instruction, their Line that of the FROM. Nil is no instructions; so is
+	// the answer for an image that is not known. It may be called from several
+	// goroutines if Find is.
+	OnBuild func(name reference.Named, platform v1.Platform) []string
+
 	// Platforms are the platforms to build for. Empty is linux/amd64 and
 	// linux/arm64.
 	Platforms []v1.Platform
@@ -60,7 +77,8 @@ const (
 
 // An Image is one use of an image in a file.
 type Image struct {
-	// Reference is what the file says, with variables expanded.
+	// Reference is what the file says, with variables expanded, or what
+	// Context says instead.
 	Reference string
 
 	// Name is the fully qualified name, such as
@@ -78,6 +96,14 @@ type Image struct {
 	Stage string
 
 	Kind Kind
+
+	// Context is the key of the named context that put this image in the place
+	// of what the file says, or "".
+	Context string
+
+	// OnBuild is the image whose stored ONBUILD instruction needs this one, or
+	// nil.
+	OnBuild reference.Named
 
 	// Platforms are the platforms that the image is needed for: those of
 	// Options.Platforms, unless FROM --platform says otherwise. A name like
@@ -164,8 +190,8 @@ func Find(file []byte, opts Options) (*Result, error) {
 			continue
 		}
 		for _, n := range g.nodes {
-			if n.name != nil && (n.reached || opts.AllStages) {
-				c.add(n.image(), n.platform)
+			if img := n.image(); img.Name != nil && (n.reached || opts.AllStages) {
+				c.add(img, n.platform)
 			}
 		}
 	}

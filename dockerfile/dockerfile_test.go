@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"mirrorctl/dockerfile"
@@ -77,6 +79,7 @@ func unescape(b []byte) []byte {
 
 func parseOptions(text string) (dockerfile.Options, error) {
 	var o dockerfile.Options
+	var stored map[string][]string
 	for line := range strings.Lines(text) {
 		k, v, _ := strings.Cut(strings.TrimRight(line, "\n"), " ")
 		switch k {
@@ -90,6 +93,19 @@ func parseOptions(text string) (dockerfile.Options, error) {
 			}
 			name, value, _ := strings.Cut(v, "=")
 			o.BuildArgs[name] = value
+		case "onbuild": // image: what it has, and one of several lines adds
+			name, expression, _ := strings.Cut(v, ": ")
+			if stored == nil {
+				stored = make(map[string][]string)
+				o.OnBuild = func(name reference.Named, _ v1.Platform) []string { return stored[name.String()] }
+			}
+			stored[name] = append(stored[name], expression)
+		case "context":
+			if o.Contexts == nil {
+				o.Contexts = make(map[string]string)
+			}
+			name, value, _ := strings.Cut(v, "=")
+			o.Contexts[name] = value
 		case "platform", "build-platform":
 			p, err := platforms.Parse(v)
 			if err != nil {
@@ -139,6 +155,12 @@ func show(res *dockerfile.Result, err error) string {
 		}
 		if !slices.Equal(ps, []string{"linux/amd64", "linux/arm64"}) {
 			fmt.Fprintf(&b, " for %s", strings.Join(ps, " "))
+		}
+		if img.OnBuild != nil {
+			fmt.Fprintf(&b, " for %s", img.OnBuild)
+		}
+		if img.Context != "" {
+			fmt.Fprintf(&b, " by %s", img.Context)
 		}
 		if img.Unreachable {
 			fmt.Fprint(&b, " (unreachable)")

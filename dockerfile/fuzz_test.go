@@ -37,6 +37,11 @@ func FuzzFind(f *testing.F) {
 		res, err := dockerfile.Find(file, opts)
 		opts.AllStages = true
 		all, allErr := dockerfile.Find(file, opts)
+		// A context may be wrong only where it is needed.
+		opts.Contexts = map[string]string{key: "docker-image://" + value}
+		if _, err := dockerfile.Find(file, opts); err != nil {
+			checkError(t, file, err)
+		}
 		if (err == nil) != (allErr == nil) {
 			t.Fatalf("error %v, and with all stages %v", err, allErr)
 		}

@@ -24,6 +24,10 @@ const (
 	// kilobyte once parsed.
 	maxLines = 1 << 20
 
+	// maxStored bounds the ONBUILD instructions of images that are run, once for
+	// each stage on such an image.
+	maxStored = 1 << 16
+
 	// maxWork bounds the copying: the length of an instruction times the
 	// number of things in it that may nest, summed over the file. Half a
 	// billion are a second or two.

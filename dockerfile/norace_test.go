@@ -2,4 +2,4 @@
 
 package dockerfile_test
 
-const slower = 1
+const slower, fewer = 1, 1

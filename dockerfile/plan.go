@@ -24,10 +24,17 @@ type node struct {
 	kind     Kind
 	line     int
 	stage    string // the stage it is, or is used in
+	onBuild  reference.Named
 
 	index   int   // the place among the stages; -1 if it is none
 	base    *node // the stage it builds on
 	sources []source
+
+	// replaced is the named context in its place. The instructions of a stage
+	// that has one are not run, but BuildKit still reads them, and looks up what
+	// they take files from.
+	replaced *replacement
+
 	onbuild []*instructions.OnbuildCommand
 
 	// triggers are the sources of what onbuild holds, once some stage builds
@@ -40,6 +47,9 @@ type node struct {
 	reached bool
 }
 
+// replacedStage says that a context stands for the stage that n is.
+func (n *node) replacedStage() bool { return n.replaced != nil && n.replaced.stage }
+
 // A source is a use of a node by COPY --from or a mount.
 type source struct {
 	node *node
@@ -47,15 +57,25 @@ type source struct {
 	text string // how the file says it; "" for a mount without from
 }
 
-// image returns the use of an image that n is.
+// image returns the use of an image that n is; without a Name if n is none.
 func (n *node) image() Image {
-	return Image{Reference: n.ref, Name: n.name, Line: n.line, Stage: n.stage, Kind: n.kind, Unreachable: !n.reached}
+	img := Image{Reference: n.ref, Name: n.name, Line: n.line, Stage: n.stage, Kind: n.kind, OnBuild: n.onBuild, Unreachable: !n.reached}
+	if r := n.replaced; r != nil {
+		img.Reference, img.Name, img.Context = r.ref, r.name, r.key
+	}
+	return img
 }
 
 // A graph is what one build for one platform needs.
 type graph struct {
 	*file
-	scope *scope
+	scope    *scope
+	contexts map[string]string
+
+	// stored is Options.OnBuild; the images and instructions of it so far.
+	stored      func(reference.Named, v1.Platform) []string
+	storedSeen  map[string]bool
+	storedCount int
 
 	// nodes are the stages and behind them, in the order of the file, the
 	// images. COPY --from=N counts through all of them, as it does in BuildKit.
@@ -77,12 +97,14 @@ func plan(f *file, opts Options, target, build v1.Platform) (*graph, *Error) {
 		return nil, err
 	}
 	g := &graph{
-		file:    f,
-		scope:   scope,
-		byName:  make(map[string]*node),
-		target:  target,
-		build:   build,
-		nothing: &node{ref: scratch, index: -1},
+		file:     f,
+		scope:    scope,
+		contexts: opts.Contexts,
+		stored:   opts.OnBuild,
+		byName:   make(map[string]*node),
+		target:   target,
+		build:    build,
+		nothing:  &node{ref: scratch, index: -1},
 	}
 	if err := g.addStages(); err != nil {
 		return nil, err
@@ -105,7 +127,13 @@ func plan(f *file, opts Options, target, build v1.Platform) (*graph, *Error) {
 			return nil, err
 		}
 	}
+	if !opts.AllStages {
+		g.overlook(root, g.nodes)
+	}
 	if err := g.reach(root); err != nil {
+		return nil, err
+	}
+	if err := g.checkContexts(opts.AllStages); err != nil {
 		return nil, err
 	}
 	return g, nil
@@ -147,7 +175,14 @@ func (g *graph) addStages() *Error {
 				n.onbuild = append(n.onbuild, c)
 			}
 		}
-		n.base = g.byName[n.ref]
+		if st.Name != "" {
+			if err := g.replaceStage(n, st.Name); err != nil {
+				return errorfAt(g.text, n.line, "%w", err)
+			}
+		}
+		if n.replaced == nil {
+			n.base = g.byName[n.ref]
+		}
 		g.nodes = append(g.nodes, n)
 		if st.Name != "" {
 			g.byName[st.Name] = n
@@ -257,13 +292,17 @@ func (g *graph) lookup(ref string, kind Kind, stage *node, line int) *node {
 	return n
 }
 
-// resolve gives a node its image name, unless it is a stage or scratch.
+// resolve gives a node its image name, unless it is a stage or scratch, and a
+// named context for that name its place.
 func (g *graph) resolve(n *node) *Error {
 	if n.base != nil || n.ref == scratch || n.name != nil {
 		return nil
 	}
 	var err error
 	if n.name, err = parseName(n.ref); err == nil {
+		if n.replaced == nil {
+			n.replaced = g.replace(n.name, n.platform)
+		}
 		return nil
 	}
 	switch n.kind {

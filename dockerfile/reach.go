@@ -1,8 +1,16 @@
 package dockerfile
 
+import (
+	"fmt"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+)
+
 // reach marks all nodes that a build of root needs. What it needs it also has
 // to be able to use: BuildKit builds stages in the order of the file, so that
-// a source must come before its use.
+// a source must come before its use. A stage that a context replaces is there
+// from the beginning.
 func (g *graph) reach(root *node) *Error {
 	var todo []*node
 	visit := func(n *node) {
@@ -16,12 +24,21 @@ func (g *graph) reach(root *node) *Error {
 		n := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		for _, s := range n.sources {
-			if err := g.checkOrder(s, n); err != nil {
-				return err
+			if !n.replacedStage() {
+				if err := g.checkOrder(s, n); err != nil {
+					return err
+				}
 			}
 			visit(s.node)
 		}
 		if n.base == nil {
+			found, err := g.fireStored(n)
+			if err != nil {
+				return err
+			}
+			for _, s := range found {
+				visit(s.node)
+			}
 			continue
 		}
 		visit(n.base)
@@ -47,7 +64,7 @@ func (g *graph) reach(root *node) *Error {
 // checkOrder returns an error if stage n uses a stage that comes after it. By
 // an ONBUILD it may use itself as far as it got; otherwise that is a cycle.
 func (g *graph) checkOrder(s source, n *node) *Error {
-	if s.text == "" || s.node.index <= n.index {
+	if s.text == "" || s.node.index <= n.index || s.node.replacedStage() {
 		return nil
 	}
 	return errorfAt(g.text, s.line, "%s: stage %s comes after stage %s, which needs it", s.text, s.node.stage, n.stage)
@@ -61,30 +78,83 @@ func (g *graph) fire(n *node) *Error {
 	}
 	n.fired = true
 	for _, cmd := range n.onbuild {
-		line := startLine(cmd.Location())
-		trigger, err := parseTrigger(cmd.Expression)
+		found, err := g.trigger(cmd.Expression, n, startLine(cmd.Location()), nil)
 		if err != nil {
-			// The lines in it are those of the trigger.
-			return errorAt(g.text, line, fromBuildKit(nil, err).Err)
-		}
-		before := len(g.nodes)
-		found, ferr := g.sources(trigger, n, line)
-		if ferr != nil {
-			return ferr
-		}
-		for _, made := range g.nodes[before:] {
-			if err := g.resolve(made); err != nil {
-				return err
-			}
+			return err
 		}
 		n.triggers = append(n.triggers, found...)
 		for _, s := range found {
-			if s.text != "" && (n.lastTrigger == nil || s.node.index > n.lastTrigger.node.index) {
+			if s.text != "" && !s.node.replacedStage() && (n.lastTrigger == nil || s.node.index > n.lastTrigger.node.index) {
 				n.lastTrigger = &s
 			}
 		}
 	}
 	return nil
+}
+
+// fireStored finds the sources of the ONBUILD instructions in the image that a
+// node has. They run in that stage, before its own. BuildKit also looks up what
+// those of an image need that files are only taken from, though they do not run.
+func (g *graph) fireStored(n *node) ([]source, *Error) {
+	img := n.image()
+	if g.stored == nil || img.Name == nil {
+		return nil, nil
+	}
+	// An image that files are taken from has nothing more to say the second
+	// time, and images may need each other in a circle.
+	key := img.Name.String() + " " + platforms.FormatAll(n.platform)
+	if n.index < 0 && g.storedSeen[key] {
+		return nil, nil
+	}
+	if g.storedSeen == nil {
+		g.storedSeen = make(map[string]bool)
+	}
+	g.storedSeen[key] = true
+	var all []source
+	for _, expression := range g.stored(img.Name, n.platform) {
+		if g.storedCount++; g.storedCount > maxStored {
+			return nil, errorfAt(g.text, n.line, "ONBUILD in %s: more than %d instructions in all", img.Name, maxStored)
+		}
+		found, err := g.trigger(expression, n, n.line, img.Name)
+		if err != nil {
+			err.Err = fmt.Errorf("ONBUILD in %s: %w", img.Name, err.Err)
+			return nil, err
+		}
+		for _, s := range found {
+			if n.index < 0 || n.replacedStage() {
+				continue
+			}
+			if err := g.checkOrder(s, n); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// trigger finds the sources of one ONBUILD instruction of a stage. stored is the
+// image that has it, or nil.
+func (g *graph) trigger(expression string, n *node, line int, stored reference.Named) ([]source, *Error) {
+	cmd, err := parseTrigger(expression)
+	if err != nil {
+		// The lines in it are those of the trigger.
+		return nil, errorAt(g.text, line, fromBuildKit(nil, err).Err)
+	}
+	before := len(g.nodes)
+	found, ferr := g.sources(cmd, n, line)
+	if ferr != nil {
+		return nil, ferr
+	}
+	for _, made := range g.nodes[before:] {
+		if made != g.nothing {
+			made.onBuild = stored
+		}
+		if err := g.resolve(made); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // checkCycles refuses stages that copy or mount from each other in a circle,

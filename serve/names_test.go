@@ -315,3 +315,31 @@ func TestDigestGrammar(t *testing.T) {
 		}
 	}
 }
+
+func TestBehind(t *testing.T) {
+	tests := []struct{ path, want string }{
+		{"ubuntu", "docker.io/library/ubuntu"},
+		{"acme/tool", "docker.io/acme/tool"},
+		{"ghcr.io/owner/app", "ghcr.io/owner/app"},
+		{"ghcr/owner/app", "ghcr.io/owner/app"},
+		{"dockerhub/alpine", "docker.io/library/alpine"},
+		{"other/owner/app", "docker.io/other/owner/app"},
+		{"ghcr.io/Bad", ""},
+	}
+	for _, tt := range tests {
+		repo, ok, err := Options{Aliases: testAliases}.Behind(tt.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if ok {
+			got = repo.Registry + "/" + repo.Path
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.path, got, tt.want)
+		}
+	}
+	if _, _, err := (Options{DefaultRegistry: "x"}).Behind("a"); err == nil {
+		t.Error("no error for a bad default registry")
+	}
+}

@@ -8,6 +8,7 @@ package oracle
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
 	"github.com/moby/buildkit/frontend/dockerui"
 	"github.com/moby/buildkit/solver/pb"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -27,14 +29,23 @@ type Build struct {
 	Target    string
 	AllStages bool
 	BuildArgs map[string]string
+	Contexts  map[string]string   // nil is a frontend without a builder that could have any
+	OnBuild   map[string][]string // the ONBUILD instructions in images, by full name
 	Platform  v1.Platform
 	Host      *v1.Platform // nil is Platform
 }
 
 // Images returns the images that BuildKit looks up or pulls for a Dockerfile, each as
 // "NAME for PLATFORM", sorted and each once.
-func Images(ctx context.Context, file []byte, b Build) ([]string, error) {
-	var r recorder
+func Images(ctx context.Context, file []byte, b Build) (images []string, err error) {
+	// It has no place for the mounts in ONBUILD instructions of an image that
+	// files are only taken from.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("BuildKit panics: %v", r)
+		}
+	}()
+	r := recorder{onBuild: b.OnBuild}
 	caps := pb.Caps.CapSet(pb.Caps.All())
 	opt := dockerfile2llb.ConvertOpt{
 		Config:         dockerui.Config{Target: b.Target, BuildArgs: maps.Clone(b.BuildArgs)},
@@ -42,6 +53,13 @@ func Images(ctx context.Context, file []byte, b Build) ([]string, error) {
 		MetaResolver:   &r,
 		LLBCaps:        &caps,
 		AllStages:      b.AllStages,
+	}
+	if b.Contexts != nil {
+		client, err := newClient(&r, b.Contexts)
+		if err != nil {
+			return nil, err
+		}
+		opt.Client = client
 	}
 	if b.Host != nil {
 		opt.BuildPlatforms = []v1.Platform{*b.Host}
@@ -79,6 +97,8 @@ func Images(ctx context.Context, file []byte, b Build) ([]string, error) {
 type recorder struct {
 	mu   sync.Mutex
 	seen map[string]bool
+
+	onBuild map[string][]string
 }
 
 func (r *recorder) add(ref string, p v1.Platform) {
@@ -93,9 +113,10 @@ func (r *recorder) add(ref string, p v1.Platform) {
 func (r *recorder) ResolveImageConfig(_ context.Context, ref string, opt sourceresolver.Opt) (string, digest.Digest, []byte, error) {
 	p := opt.ImageOpt.Platform
 	r.add(ref, *p)
-	config, err := json.Marshal(v1.Image{
-		Platform: *p,
-		RootFS:   v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromString("layer")}},
-	})
+	var image dockerspec.DockerOCIImage
+	image.Platform = *p
+	image.RootFS = v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromString("layer")}}
+	image.Config.OnBuild = r.onBuild[ref]
+	config, err := json.Marshal(image)
 	return ref, "", config, err
 }

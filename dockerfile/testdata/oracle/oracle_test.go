@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
 	"github.com/moby/buildkit/frontend/dockerfile/dockerfile2llb"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -30,13 +31,28 @@ var (
 // builds are the builds that each file is tried with; targets are added.
 var builds = []struct {
 	platform, host string
-	args           map[string]string
+	args, contexts map[string]string
+	onBuild        map[string][]string
 }{
-	{"linux/amd64", "", nil},
-	{"linux/arm64", "", nil},
-	{"linux/arm/v7", "linux/amd64", nil},
-	{"linux/amd64", "linux/arm64", map[string]string{"A": "alpine", "TAG": "9", "C": "$B", "TARGETARCH": "mips"}},
-	{"linux/amd64", "", map[string]string{"A": "", "B": "scratch", "SOURCE_DATE_EPOCH": "012"}},
+	{"linux/amd64", "", nil, nil, nil},
+	{"linux/arm64", "", nil, nil, nil},
+	{"linux/arm/v7", "linux/amd64", nil, nil, nil},
+	{"linux/amd64", "", nil, nil, map[string][]string{
+		"docker.io/library/debian:latest":  {"COPY --from=stored:1 / /", "RUN make"},
+		"docker.io/library/golang:1.26":    {"RUN --mount=from=stored:2,target=/s --mount=target=/t true"},
+		"docker.io/library/busybox:latest": {"COPY --from=s0 / /"},
+		"docker.io/library/stored:1":       {"COPY --from=stored:3 / /"},
+	}},
+	{"linux/amd64", "linux/arm64", map[string]string{"A": "alpine", "TAG": "9", "C": "$B", "TARGETARCH": "mips"}, nil, nil},
+	{"linux/amd64", "", map[string]string{"A": "", "B": "scratch", "SOURCE_DATE_EPOCH": "012"}, nil, nil},
+	{"linux/arm64", "linux/amd64", nil, map[string]string{
+		"debian": "docker-image://owner/debian:1", "golang:1.26": "docker-image://golang", "s0": "docker-image://zero", "s2": "folder",
+		"build::linux/arm64": "docker-image://ghcr.io/owner/built@sha256:" + strings.Repeat("b", 64), "busybox": "folder", "scratch": "docker-image://bad",
+	}, nil},
+	{"linux/amd64", "", nil, map[string]string{
+		"s1": "docker-image://one", "s3::linux/amd64": "docker-image://three", "s3": "docker-image://bad", "owner/app": "docker-image://debian",
+		"ghcr.io/owner/app:v1": "docker-image://scratch", "0": "docker-image://zero", "alpine:3": "docker-image://alpine:3.23", "node": "docker-image://Bad",
+	}, map[string][]string{"docker.io/library/one:latest": {"COPY --from=stored:1 / /"}}},
 }
 
 // tally counts what was compared. more are builds where Find has an image too
@@ -55,7 +71,11 @@ func (n *tally) compare(t *testing.T, file []byte, targets []string) {
 	for _, build := range builds {
 		p := platforms.MustParse(build.platform)
 		b := Build{Platform: p, BuildArgs: build.args}
-		opts := dockerfile.Options{Platforms: []v1.Platform{p}, BuildArgs: build.args}
+		b.Contexts, b.OnBuild = build.contexts, build.onBuild
+		opts := dockerfile.Options{Platforms: []v1.Platform{p}, BuildArgs: build.args, Contexts: build.contexts}
+		if build.onBuild != nil {
+			opts.OnBuild = func(name reference.Named, _ v1.Platform) []string { return build.onBuild[name.String()] }
+		}
 		if build.host != "" {
 			h := platforms.MustParse(build.host)
 			b.Host, opts.BuildPlatform = &h, &h
@@ -72,6 +92,11 @@ func (n *tally) compare(t *testing.T, file []byte, targets []string) {
 
 func (n *tally) one(t *testing.T, file []byte, b Build, opts dockerfile.Options) {
 	t.Helper()
+	// A builder is there, as in any real build: BuildKit asks it for contexts by
+	// the name of each stage. But it would also have to know the time of a file.
+	if b.Contexts == nil && !bytes.Contains(file, []byte("SOURCE_DATE_EPOCH")) {
+		b.Contexts = map[string]string{}
+	}
 	want, err := Images(context.Background(), file, b)
 	res, ours := dockerfile.Find(file, opts)
 	if err != nil {
@@ -107,7 +132,7 @@ func (n *tally) one(t *testing.T, file []byte, b Build, opts dockerfile.Options)
 	// BuildKit looks up the image of a tmpfs mount, or of a COPY of nothing but
 	// heredocs, though nothing uses it. Where it forgets to look up images (see
 	// Images), such a one is not pulled either. Find does not copy that.
-	if bytes.Contains(bytes.ToUpper(file), []byte("ONBUILD")) && !b.AllStages {
+	if (len(b.OnBuild) > 0 || bytes.Contains(bytes.ToUpper(file), []byte("ONBUILD"))) && !b.AllStages {
 		unused := func(use string) bool { return sources[use] && !slices.Contains(want, use) }
 		if less := slices.DeleteFunc(slices.Clone(got), unused); len(less) < len(got) && slices.Equal(less, want) {
 			n.more++
@@ -122,7 +147,7 @@ func (n *tally) one(t *testing.T, file []byte, b Build, opts dockerfile.Options)
 }
 
 func describe(b Build) string {
-	return fmt.Sprintf("target %q, all stages %v, %s, args %v", b.Target, b.AllStages, platforms.FormatAll(b.Platform), b.BuildArgs)
+	return fmt.Sprintf("target %q, all stages %v, %s, args %v, contexts %v, stored %v", b.Target, b.AllStages, platforms.FormatAll(b.Platform), b.BuildArgs, b.Contexts, b.OnBuild)
 }
 
 // excusable says that BuildKit's reason to refuse a file is none of Find's
