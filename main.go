@@ -13,6 +13,9 @@ import (
 )
 
 func main() {
+	// A reader that goes away (| head) makes a write fail; it must not end a
+	// sync or a server whose messages nobody reads any more.
+	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the program at once.
 	context.AfterFunc(ctx, stop)

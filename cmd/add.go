@@ -3,6 +3,7 @@ package cmd
 import (
 	"github.com/urfave/cli/v2"
 
+	"mirrorctl/lockfile"
 	"mirrorctl/store"
 )
 
@@ -40,14 +41,18 @@ func (p *program) add(c *cli.Context) error {
 		if err := p.pull(c, st, lock.path, all); err != nil {
 			return err
 		}
-		file := lock.file
-		for _, j := range all {
-			if j.err == nil {
-				file = file.With(j.entry)
+		changed, err := lockfile.Update(lock.path, func(now lockfile.File) lockfile.File {
+			for _, j := range all {
+				if j.err == nil {
+					now = now.With(j.entry)
+				}
 			}
-		}
-		changed, err := lock.write(file)
+			return now
+		})
 		if err != nil {
+			return err
+		}
+		if err := p.printJobs(c, all); err != nil {
 			return err
 		}
 		p.say("%s%s", summary(all), lock.outcome(changed))

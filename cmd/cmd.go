@@ -104,6 +104,9 @@ func (p *program) app() *cli.App {
 
 // before reads the configuration, which is the same for all commands.
 func (p *program) before(c *cli.Context) error {
+	if c.Args().First() == "completion" { // which shells ask for at every start
+		return nil
+	}
 	var err error
 	if p.config, err = openConfig(c.String("config"), p.getenv); err != nil {
 		return err
@@ -170,6 +173,12 @@ func (p *program) storeDir(c *cli.Context) (string, error) {
 // withStore opens the store for writing, runs fn and closes it.
 func (p *program) withStore(c *cli.Context, fn func(*store.Store) error) error {
 	return p.with(c, store.Open, fn)
+}
+
+// withExistingStore is withStore for commands that make no sense without one: a
+// mistyped --store must not create a store.
+func (p *program) withExistingStore(c *cli.Context, fn func(*store.Store) error) error {
+	return p.with(c, store.OpenExisting, fn)
 }
 
 // withStoreReadOnly is withStore for commands that change nothing.

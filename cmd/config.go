@@ -19,10 +19,15 @@ import (
 // zero value here: defaults are the business of who asks, after flag and
 // environment.
 type config struct {
-	Path       string // of the file; empty if there is none
-	Store      string // folder, absolute
-	Jobs       int
-	LogLevel   string // debug, info, warn or error
+	Path     string // of the file; empty if there is none
+	Store    string // folder, absolute
+	Jobs     int
+	LogLevel string // debug, info, warn or error
+
+	// MirrorHosts are the addresses under which this mirror is written in
+	// image names: buildbox:5000.
+	MirrorHosts []string
+
 	Serve      serveConfig
 	Registries map[string]registryConfig // by name: docker.io, ghcr.io
 	// Warnings are for people: nothing is wrong enough to stop.
@@ -55,6 +60,10 @@ func (secret) String() string               { return "(secret)" }
 func (secret) GoString() string             { return "(secret)" }
 func (secret) MarshalText() ([]byte, error) { return []byte("(secret)"), nil }
 
+// configName is the configuration that is taken from the current folder without
+// being named.
+const configName = "mirrorctl.toml"
+
 // maxConfigSize bounds, in bytes, a configuration and the files it names.
 const maxConfigSize = 1 << 20
 
@@ -65,7 +74,39 @@ func openConfig(flag string, getenv func(string) string) (config, error) {
 	if err != nil || path == "" {
 		return config{}, err
 	}
-	return loadConfig(path)
+	c, err := loadConfig(path)
+	if err == nil && flag == "" && getenv("MIRRORCTL_CONFIG") == "" && path == configName {
+		err = c.stayInside()
+	}
+	return c, err
+}
+
+// stayInside refuses files outside the folder of a configuration that nobody
+// named. It may have come with a repository that somebody else wrote, and would
+// send the content of any file here to an address of its choice as a password.
+func (c *config) stayInside() error {
+	folder, err := filepath.Abs(".")
+	if err == nil {
+		folder, err = filepath.EvalSymlinks(folder)
+	}
+	if err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	var errs []error
+	for name, r := range c.Registries {
+		for key, file := range map[string]string{"password_file": r.PasswordFile, "ca": r.CA} {
+			if file == "" {
+				continue
+			}
+			if real, err := filepath.EvalSymlinks(file); err == nil {
+				file = real
+			}
+			if rel, err := filepath.Rel(folder, file); err != nil || !filepath.IsLocal(rel) {
+				errs = append(errs, fmt.Errorf("%s: %s of registry %q is outside this folder: name the configuration with --config %s if you trust it", c.Path, key, name, c.Path))
+			}
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // findConfig returns the file to load: the one that the flag or else
@@ -83,7 +124,7 @@ func findConfig(flag string, getenv func(string) string) (string, error) {
 		}
 		return n.path, nil
 	}
-	places := []string{"mirrorctl.toml"}
+	places := []string{configName}
 	// A relative XDG_CONFIG_HOME is to be ignored, says its specification.
 	if base := getenv("XDG_CONFIG_HOME"); filepath.IsAbs(base) {
 		places = append(places, filepath.Join(base, "mirrorctl", "config.toml"))

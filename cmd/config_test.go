@@ -31,6 +31,7 @@ func TestLoadConfig(t *testing.T) {
 store = "/srv/mirror/"
 jobs = 8
 log_level = "info"
+mirror_hosts = ["BuildBox:5000"]
 [serve]
 listen = "127.0.0.1:5000"
 default_registry = "Index.Docker.io"
@@ -55,7 +56,7 @@ insecure = true
 		t.Fatal(err)
 	}
 	want := config{
-		Path: path, Store: "/srv/mirror", Jobs: 8, LogLevel: "info",
+		Path: path, Store: "/srv/mirror", Jobs: 8, LogLevel: "info", MirrorHosts: []string{"buildbox:5000"},
 		Serve: serveConfig{
 			Listen: "127.0.0.1:5000", DefaultRegistry: "docker.io", AccessLog: "text",
 			Aliases: map[string]string{"ghcr": "ghcr.io", "hub": "docker.io"},

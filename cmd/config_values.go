@@ -35,6 +35,7 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 		c.Jobs = int(jobs)
 	}
 	c.LogLevel = r.choice(root, "log_level", "debug", "info", "warn", "error")
+	c.MirrorHosts = r.mirrorHosts(root)
 
 	serve := root.Table("serve")
 	c.Serve = serveConfig{
@@ -66,6 +67,25 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 		c.Registries[name] = conf
 	}
 	root.Done()
+}
+
+// mirrorHosts reads the addresses of this mirror.
+func (configReader) mirrorHosts(root *stricttoml.Table) []string {
+	list, _ := root.Strings("mirror_hosts")
+	var hosts []string
+	for i, text := range list {
+		at := stricttoml.Key{"mirror_hosts", strconv.Itoa(i)}
+		host, err := normalRegistry(text)
+		switch {
+		case err != nil:
+			root.Errorf(at, "mirror_hosts: %q is not an address as image names have it: a host, with a dot in it or :port after it", text)
+		case host == "docker.io":
+			root.Errorf(at, "mirror_hosts: %s is Docker Hub and no mirror", text)
+		default:
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
 }
 
 func (r configReader) registry(t *stricttoml.Table) registryConfig {

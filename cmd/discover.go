@@ -3,20 +3,19 @@ package cmd
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net"
-	"os"
-	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"mirrorctl/dockerfile"
+	"mirrorctl/serve"
 	"mirrorctl/store"
 )
 
@@ -28,9 +27,35 @@ type use struct {
 	Stage string `json:"stage"`
 	Kind  string `json:"kind"`
 
-	Unreachable bool `json:"unreachable,omitempty"`
+	Unreachable bool   `json:"unreachable,omitempty"`
+	Context     string `json:"context,omitempty"` // the named context that is this image
+	Via         string `json:"via,omitempty"`     // the Compose or Bake file that says how File is built
+	Build       string `json:"build,omitempty"`   // the service or target in Via
 
 	named reference.Named
+}
+
+// root is the file that was looked through: the one that a lock names.
+func (u use) root() string {
+	if u.Via != "" {
+		return u.Via
+	}
+	return u.File
+}
+
+// detail is the kind of use for people, with what else is to be known.
+func (u use) detail() string {
+	kind := u.Kind
+	if u.Context != "" {
+		kind += " (context " + u.Context + ")"
+	}
+	if u.Unreachable {
+		kind += " (unreachable)"
+	}
+	if u.Via != "" && u.Via != u.File {
+		kind += " (" + u.Via + ": " + u.Build + ")"
+	}
+	return kind
 }
 
 func (u use) where() string {
@@ -51,10 +76,12 @@ type discovery struct {
 // discoverFlags are the flags that say which build is meant.
 func discoverFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "target", Usage: "find what `STAGE` needs (default: the last stage)"},
+		&cli.StringFlag{Name: "target", Usage: "find what `STAGE` needs (default: the last stage); Compose and Bake files have their own"},
 		&cli.BoolFlag{Name: "all-stages", Usage: "find what any stage needs"},
 		&cli.StringSliceFlag{Name: "platform", Usage: "find what a build for `OS/ARCH` needs, where names depend on it (default: linux/amd64 and linux/arm64)"},
 		&cli.StringSliceFlag{Name: "build-arg", Usage: "set a build argument, `KEY=VALUE`, or KEY to take it from the environment"},
+		&cli.StringSliceFlag{Name: "build-context", Usage: "put `NAME=VALUE` in the place of a stage or an image, as buildx does; docker-image://REF is an image"},
+		&cli.BoolFlag{Name: "with-builder-images", Usage: "also take the images that a builder itself needs: BuildKit, and its SBOM scanner"},
 	}
 }
 
@@ -69,6 +96,17 @@ func (p *program) discoverOptions(c *cli.Context) (dockerfile.Options, error) {
 			value = p.getenv(key)
 		}
 		opts.BuildArgs[key] = value
+	}
+	for _, arg := range c.StringSlice("build-context") {
+		name, value, given := strings.Cut(arg, "=")
+		key, err := dockerfile.ContextName(name)
+		if !given || err != nil {
+			return opts, usageErrorf("--build-context %q: must be NAME=VALUE, such as base=docker-image://alpine:3.20", arg)
+		}
+		if opts.Contexts == nil {
+			opts.Contexts = map[string]string{}
+		}
+		opts.Contexts[key] = value
 	}
 	for _, s := range c.StringSlice("platform") {
 		platform, err := platforms.Parse(s)
@@ -91,34 +129,94 @@ func (p *program) discover(c *cli.Context, paths []string) (discovery, error) {
 		paths = []string{"."}
 	}
 	var d discovery
-	for _, path := range paths {
-		info, err := os.Stat(path)
-		switch {
-		case path == "-":
-			d.read(path, opts, p)
-		case err != nil:
-			d.failed = append(d.failed, fmt.Errorf("%s: %w", path, cause(err)))
-		case !info.IsDir():
-			if file := filepath.Clean(path); !slices.Contains(d.files, file) {
-				d.read(file, opts, p)
-			}
-		default:
-			files, err := searchFolder(path)
+	sources, err := d.sources(paths)
+	if err != nil {
+		return d, err
+	}
+	found := make([]finding, len(sources))
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	for i, s := range sources {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			found[i] = p.look(c.Context, s, opts)
+		})
+	}
+	wg.Wait()
+	p.merge(&d, sources, found)
+	if c.Bool("with-builder-images") && len(d.files) > 0 {
+		for _, image := range builderImages {
+			name, err := parseName(image)
 			if err != nil {
 				return d, err
 			}
-			if len(files) == 0 {
-				d.failed = append(d.failed, fmt.Errorf("%s: no Dockerfile in this folder or below; name the file if it is called otherwise", path))
-			}
-			d.folders = append(d.folders, filepath.Clean(path))
-			for _, file := range files {
-				if !slices.Contains(d.files, file) {
-					d.read(file, opts, p)
-				}
-			}
+			d.uses = append(d.uses, use{Name: name.String(), Kind: "builder", named: name})
 		}
 	}
+	if err := p.behindMirror(d.uses); err != nil {
+		return d, err
+	}
 	return d, nil
+}
+
+// builderImages are what a builder pulls for itself, whatever it builds: buildx
+// starts the first as a container, and runs the second where an SBOM is wanted.
+var builderImages = []string{"moby/buildkit:buildx-stable-1", "docker/buildkit-syft-scanner:stable-1"}
+
+// merge puts together what was found, in the order of the sources.
+func (p *program) merge(d *discovery, sources []source, found []finding) {
+	built := map[string]bool{}
+	for _, f := range found {
+		for _, file := range f.built {
+			built[file] = true
+		}
+	}
+	for i, f := range found {
+		s := sources[i]
+		// A Dockerfile that was come across, and that only builds with what
+		// another file says, has been looked at with that.
+		if len(f.failed) > 0 && !s.named && s.kind == dockerfileSource && built[s.files[0]] {
+			continue
+		}
+		for _, warning := range f.warnings {
+			p.say("warning: %s", warning)
+		}
+		d.failed = append(d.failed, f.failed...)
+		d.uses = append(d.uses, f.uses...)
+		if len(f.failed) == 0 {
+			d.files = append(d.files, s.files[0])
+		}
+	}
+}
+
+// behindMirror puts the image behind it in the place of each that is named by an
+// address of this mirror.
+func (p *program) behindMirror(uses []use) error {
+	if len(p.config.MirrorHosts) == 0 {
+		return nil
+	}
+	names := serve.Options{DefaultRegistry: p.config.Serve.DefaultRegistry, Aliases: p.config.Serve.Aliases}
+	for i, u := range uses {
+		host := reference.Domain(u.named)
+		if !slices.ContainsFunc(p.config.MirrorHosts, func(h string) bool { return strings.EqualFold(h, host) }) {
+			continue
+		}
+		repo, ok, err := names.Behind(reference.Path(u.named))
+		if err != nil {
+			return usageErrorf("%w", err)
+		}
+		if !ok {
+			continue // no mirror has it; the sync will say so
+		}
+		behind, err := reference.ParseNormalizedNamed(repo.Registry + "/" + repo.Path + strings.TrimPrefix(u.named.String(), u.named.Name()))
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", u.where(), u.Name, err)
+		}
+		uses[i].named = canonical(behind)
+		uses[i].Name = uses[i].named.String()
+	}
+	return nil
 }
 
 // cause is the reason in an error about a file or an address that has been said.
@@ -134,61 +232,6 @@ func cause(err error) error {
 	return err
 }
 
-// searchFolder returns the Dockerfiles in a folder and below, sorted.
-func searchFolder(root string) ([]string, error) {
-	var files []string
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if entry.IsDir() {
-			if path != root && slices.Contains([]string{".git", "node_modules", "vendor"}, entry.Name()) {
-				return filepath.SkipDir
-			}
-			return nil
-		}
-		if isDockerfile(entry.Name()) {
-			files = append(files, filepath.Clean(path))
-		}
-		return nil
-	})
-	return files, err
-}
-
-func isDockerfile(name string) bool {
-	if strings.HasSuffix(name, ".dockerignore") { // Dockerfile.dockerignore is no build file
-		return false
-	}
-	return name == "Dockerfile" || name == "Containerfile" ||
-		strings.HasPrefix(name, "Dockerfile.") || strings.HasSuffix(name, ".Dockerfile")
-}
-
-// maxDockerfile bounds, in bytes, what is read of one file.
-const maxDockerfile = 64 << 20
-
-func (d *discovery) read(file string, opts dockerfile.Options, p *program) {
-	content, err := readFile(file, p.stdin)
-	if err != nil {
-		d.failed = append(d.failed, fmt.Errorf("%s: %w", file, cause(err)))
-		return
-	}
-	result, err := dockerfile.Find(content, opts)
-	if err != nil {
-		d.failed = append(d.failed, fileError(file, err))
-		return
-	}
-	for _, skipped := range result.Skipped {
-		p.say("warning: %v, so %s is not looked at there", fileError(file, skipped), file)
-	}
-	d.files = append(d.files, file)
-	for _, image := range result.Images {
-		d.uses = append(d.uses, use{
-			Name: canonical(image.Name).String(), File: filepath.ToSlash(file), Line: image.Line, Stage: image.Stage,
-			Kind: string(image.Kind), Unreachable: image.Unreachable, named: canonical(image.Name),
-		})
-	}
-}
-
 // canonical gives Docker Hub its one name.
 func canonical(name reference.Named) reference.Named {
 	repo, _ := store.Locate(name)
@@ -201,42 +244,3 @@ func canonical(name reference.Named) reference.Named {
 	}
 	return renamed
 }
-
-func readFile(file string, stdin io.Reader) ([]byte, error) {
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
-	}
-	content, err := io.ReadAll(io.LimitReader(in, maxDockerfile+1))
-	if err == nil && len(content) > maxDockerfile {
-		err = fmt.Errorf("larger than %d MiB, this is not a Dockerfile", maxDockerfile>>20)
-	}
-	return content, err
-}
-
-// fileError says what is wrong with a file: place, reason, and the line itself.
-func fileError(file string, err error) error {
-	var bad *dockerfile.Error
-	if !errors.As(err, &bad) {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	platform := ""
-	if bad.Platform != nil {
-		platform = "for " + formatPlatform(*bad.Platform) + ": "
-	}
-	if bad.Line == 0 {
-		return fmt.Errorf("%s: %s%w", file, platform, bad.Err)
-	}
-	source := ""
-	if line := strings.TrimSpace(bad.Source); line != "" {
-		source = fmt.Sprintf("\n  %d | %s", bad.Line, line)
-	}
-	return fmt.Errorf("%s:%d: %s%w%s", file, bad.Line, platform, bad.Err, source)
-}
-
-func formatPlatform(p v1.Platform) string { return store.FormatPlatform(&p) }

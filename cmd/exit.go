@@ -22,6 +22,7 @@ const (
 	exitConflict    = 4   // the lock and the files or the store disagree
 	exitIntegrity   = 5   // content in the store is damaged
 	exitInterrupted = 130 // Ctrl-C
+	exitPipe        = 141 // nobody reads standard output any more; as if SIGPIPE had ended the program
 )
 
 // codedError ends the program with a code. Its text may be empty when
@@ -75,6 +76,8 @@ func exitCode(err error) int {
 		return 0
 	case errors.As(err, &coded):
 		return coded.code
+	case errors.Is(err, syscall.EPIPE):
+		return exitPipe
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
 	case errors.As(err, &conflict):
@@ -102,7 +105,7 @@ func (p *program) printError(err error) {
 		}
 		return
 	}
-	if err != nil && err.Error() != "" {
+	if err != nil && err.Error() != "" && !errors.Is(err, syscall.EPIPE) {
 		fmt.Fprintf(p.stderr, "mirrorctl: %v\n", err)
 	}
 }

@@ -53,14 +53,32 @@ func (p *program) printUses(c *cli.Context, uses []use) error {
 		return nil
 	}
 	t := newTable(p.stdout, "NAME", "FILE", "STAGE", "KIND")
-	for _, u := range uses {
-		kind := u.Kind
-		if u.Unreachable {
-			kind += " (unreachable)"
-		}
-		t.row(u.Name, u.where(), u.Stage, kind)
+	for _, u := range oneLineEach(uses) {
+		t.row(u.Name, u.where(), u.Stage, u.detail())
 	}
 	return t.flush()
+}
+
+// oneLineEach joins, for people, the uses that are one line of one file: in
+// several builds of it, and in that which no other file describes.
+func oneLineEach(uses []use) []use {
+	var out []use
+	at := map[use]int{}
+	for _, u := range uses {
+		key := u
+		key.Via, key.Build, key.named = "", "", nil
+		i, seen := at[key]
+		switch {
+		case !seen:
+			at[key] = len(out)
+			out = append(out, u)
+		case u.Via == "" || out[i].Via == "":
+			out[i].Via, out[i].Build = "", ""
+		case out[i].Via == u.Via && out[i].Build != u.Build:
+			out[i].Build += ", " + u.Build
+		}
+	}
+	return out
 }
 
 // failedFilesCode is the exit code when some files could not be read.

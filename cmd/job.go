@@ -23,6 +23,8 @@ type job struct {
 	where  string         // the first place that needs it, "" for none
 	locked lockfile.Image // zero if it is not in the lock
 	update bool           // resolve again, whatever is locked or pinned
+	named  bool           // update was asked for by name
+	byHand bool           // asked for, whether or not a file names it
 
 	progress upstream.Progress
 
@@ -79,9 +81,7 @@ func (r *jobs) one(ctx context.Context, j *job) {
 		j.outcome, j.err = outcomeFailed, ctx.Err()
 		return
 	case err == nil:
-		if j.outcome != outcomeUnchanged {
-			j.entry = lockEntry(j.name, pin)
-		}
+		j.entry = lockEntry(j.name, pin)
 	default:
 		j.outcome = outcomeFailed
 		if errors.As(err, new(*store.ConflictError)) {
@@ -105,11 +105,11 @@ func (r *jobs) plan(ctx context.Context, j *job) (lockfile.Action, store.Pin, er
 	}
 	complete := false
 	if want != "" {
-		_, err := r.store.Manifest(ctx, repo, want.String())
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		// Only what is complete is pinned. What another repository has pinned
+		// may lack this one's signatures.
+		if complete, err = r.store.PinnedIn(ctx, repo, want); err != nil {
 			return 0, pin, err
 		}
-		complete = err == nil // only what is complete is published
 	}
 	return lockfile.Decide(j.locked.Digest, pin.Digest, complete, j.update), pin, nil
 }
@@ -122,7 +122,7 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 	repo, ref := store.Locate(j.name)
 	switch action {
 	case lockfile.Nothing:
-		j.outcome, j.entry = outcomeUnchanged, j.locked
+		j.outcome = outcomeUnchanged
 		return pin, nil
 	case lockfile.PinLocked:
 		j.outcome = outcomeFetched
@@ -130,13 +130,19 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 	case lockfile.FetchLocked:
 		j.outcome = outcomeFetched
 		r.display.start(j, j.locked.Digest)
-		root := v1.Descriptor{Digest: j.locked.Digest, MediaType: j.locked.MediaType}
-		return r.upstream.Fetch(ctx, j.name, root, false, &j.progress)
+		// Without the lock's media type: the upstream's is the true one.
+		return r.upstream.Fetch(ctx, j.name, v1.Descriptor{Digest: j.locked.Digest}, false, &j.progress)
 	case lockfile.LockPinned:
 		j.outcome = outcomeLocked
 		return pin, nil
 	case lockfile.Conflict:
 		return pin, &store.ConflictError{Pinned: pin}
+	}
+	if j.named && j.locked.Digest != "" && pin.Digest != "" && j.locked.Digest != pin.Digest {
+		// The way out of a conflict: the lock takes the store's digest, and no
+		// other project on this store is touched.
+		j.outcome = outcomeLocked
+		return pin, nil
 	}
 	return r.resolve(ctx, j, pin)
 }
@@ -145,32 +151,25 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 func (r *jobs) resolve(ctx context.Context, j *job, pin store.Pin) (store.Pin, error) {
 	root, err := r.upstream.Resolve(ctx, j.name)
 	if err != nil {
-		if j.update && pin.Digest != "" && j.locked.Digest != pin.Digest && !errors.Is(err, context.Canceled) {
-			// The upstream is gone, the store has the image: the lock
-			// takes the store's, which ends a conflict without it.
-			j.outcome = outcomeLocked
-			return pin, nil
-		}
 		return pin, err
 	}
-	j.was = pin.Digest
-	if j.was == "" {
+	if j.was = pin.Digest; j.was == "" {
 		j.was = j.locked.Digest
 	}
-	switch root.Digest {
-	case pin.Digest:
+	switch {
+	case root.Digest == pin.Digest && root.Digest == j.locked.Digest:
+		j.outcome = outcomeUnchanged
+	case root.Digest == pin.Digest:
 		j.outcome = outcomeLocked
-		if j.locked.Digest == pin.Digest {
-			j.outcome, j.entry = outcomeUnchanged, j.locked
-		}
-		return pin, nil
+	case j.was != "" && j.was != root.Digest:
+		j.outcome = outcomeMoved
 	default:
 		j.outcome = outcomePinned
-		if j.was != "" && j.was != root.Digest {
-			j.outcome = outcomeMoved
-		}
 	}
-	r.display.start(j, root.Digest)
+	if j.outcome != outcomeUnchanged {
+		r.display.start(j, root.Digest)
+	}
+	// Also if it is pinned already: there may be new signatures.
 	return r.upstream.Fetch(ctx, j.name, root, j.update, &j.progress)
 }
 
@@ -263,9 +262,8 @@ func result(all []*job, found discovery) error {
 		}
 	}
 	if len(found.failed) > 0 && code == 0 {
-		code = exitSome
-		if len(all) == 0 {
-			code = exitFailure
+		if code = failedFilesCode(found); len(all) > 0 {
+			code = exitSome
 		}
 	}
 	if code == 0 {

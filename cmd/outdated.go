@@ -60,31 +60,29 @@ func (p *program) outdated(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.withStore(c, func(st *store.Store) error {
-		images, err := p.lockedOrPinned(c, st, wanted)
-		if err != nil {
-			return err
-		}
-		client, err := p.newUpstream(st, 0)
-		if err != nil {
-			return err
-		}
-		defer p.closeUpstream(client)
-		var wg sync.WaitGroup
-		for i := range images {
-			wg.Go(func() { images[i].ask(c, client) }) // the client limits the requests
-		}
-		wg.Wait()
-		if err := c.Context.Err(); err != nil {
-			return err
-		}
-		return p.printOutdated(c, images)
-	})
+	images, err := p.lockedOrPinned(c, wanted)
+	if err != nil {
+		return err
+	}
+	client, err := p.newUpstream(nil, 0) // which only asks
+	if err != nil {
+		return err
+	}
+	defer p.closeUpstream(client)
+	var wg sync.WaitGroup
+	for i := range images {
+		wg.Go(func() { images[i].ask(c, client) }) // the client limits the requests
+	}
+	wg.Wait()
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	return p.printOutdated(c, images)
 }
 
 // lockedOrPinned lists what to ask for: the lock's images, or without a lock
 // the store's pins.
-func (p *program) lockedOrPinned(c *cli.Context, st *store.Store, wanted []reference.Named) ([]standing, error) {
+func (p *program) lockedOrPinned(c *cli.Context, wanted []reference.Named) ([]standing, error) {
 	lock, err := openLock(c.String("lockfile"))
 	if err != nil {
 		return nil, err
@@ -94,12 +92,15 @@ func (p *program) lockedOrPinned(c *cli.Context, st *store.Store, wanted []refer
 		all = append(all, standing{Name: image.Name, Locked: image.Digest})
 	}
 	if len(all) == 0 {
-		pins, err := st.Pins(c.Context)
+		err := p.withStoreReadOnly(c, func(st *store.Store) error {
+			pins, err := st.Pins(c.Context)
+			for _, pin := range pins {
+				all = append(all, standing{Name: pin.Name(), Locked: pin.Digest})
+			}
+			return err
+		})
 		if err != nil {
 			return nil, err
-		}
-		for _, pin := range pins {
-			all = append(all, standing{Name: pin.Name(), Locked: pin.Digest})
 		}
 	}
 	if len(wanted) == 0 {

@@ -162,14 +162,17 @@ func (b *bars) draw(above string) {
 // wrap, and the screen could not be redrawn.
 func (a *bar) render(width int) string {
 	name := familiar(a.job.name.String())
-	total, here := a.job.progress.TotalBytes.Load(), a.job.progress.Bytes.Load()
+	// Only what has to come over the network counts: with what was here before,
+	// rate and time left would be wrong.
+	transferred := a.job.progress.Transferred.Load()
+	total := a.job.progress.TotalBytes.Load() - (a.job.progress.Bytes.Load() - transferred)
 	const details = 48 // percentage, bytes, rate and times
 	room := max(width-details-2, 8)
 	nameWidth := min(len(name), max(room*2/3, 8))
 	if len(name) > nameWidth {
 		name = "…" + name[len(name)-nameWidth+1:]
 	}
-	if total == 0 {
+	if total <= 0 {
 		return clip(name+"  reading manifests", width)
 	}
 	if a.bar == nil {
@@ -184,7 +187,7 @@ func (a *bar) render(width int) string {
 	}
 	a.bar.Describe(name)
 	a.bar.ChangeMax64(total)
-	_ = a.bar.Set64(min(here, total-1)) // a full bar is finished, but the total may still grow
+	_ = a.bar.Set64(min(transferred, total-1)) // a full bar is finished, but the total may still grow
 	return clip(strings.TrimSpace(strings.Trim(a.bar.String(), "\r\n")), width)
 }
 

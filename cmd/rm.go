@@ -38,14 +38,17 @@ func (p *program) rm(c *cli.Context) error {
 	}
 	return p.withStore(c, func(st *store.Store) error {
 		var failures []error
-		file := lock.file
+		var unlock []string
 		for _, name := range names {
-			if err := p.removeOne(c, st, canonical(name), &file); err != nil {
+			dropped, err := p.removeOne(c, st, canonical(name), lock.file)
+			if err != nil {
 				failures = append(failures, err)
 			}
+			unlock = append(unlock, dropped...)
 		}
-		if len(file.Images) < len(lock.file.Images) {
-			if _, err := lockfile.Write(lock.path, file); err != nil {
+		if len(unlock) > 0 {
+			_, err := lockfile.Update(lock.path, func(now lockfile.File) lockfile.File { return now.Without(unlock...) })
+			if err != nil {
 				failures = append(failures, err)
 			}
 		}
@@ -60,33 +63,56 @@ func (p *program) rm(c *cli.Context) error {
 	})
 }
 
-// removeOne drops an image from the store and from file.
-func (p *program) removeOne(c *cli.Context, st *store.Store, name reference.Named, file *lockfile.File) error {
+// removeOne drops an image from the store and returns the names under which the
+// lock must forget it.
+func (p *program) removeOne(c *cli.Context, st *store.Store, name reference.Named, lock lockfile.File) (unlock []string, err error) {
 	repo, ref := store.Locate(name)
-	locked, wasLocked := file.Image(name.String())
-	pin, freed, err := st.Remove(c.Context, repo, ref)
-	if errors.Is(err, store.ErrNotFound) && !wasLocked {
-		return &imageError{name: name.String(), err: errNotPinned, hint: p.suggestPin(c, st, name)}
+	locked, err := lockedAs(lock, repo, ref)
+	if err != nil {
+		return nil, err
 	}
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return storeError(fmt.Errorf("%s: %w", name, err))
+	pin, freed, err := st.Remove(c.Context, repo, ref)
+	missing := errors.Is(err, store.ErrNotFound)
+	switch {
+	case missing && len(locked) == 0:
+		return nil, &imageError{name: name.String(), err: errNotPinned, hint: p.suggestPin(c, st, name)}
+	case err != nil && !missing:
+		return nil, storeError(fmt.Errorf("%s: %w", name, err))
 	}
 	gone := fmt.Sprintf("%s freed in %s", size(freed.Bytes), plural(freed.Blobs, "file", "files"))
-	if err == nil && wasLocked && locked.Digest != pin.Digest {
-		// A conflict, and this the way out in which the store takes the lock's.
-		p.say("%s: removed from the store, %s; %s still locks %s, which the next sync fetches",
-			name, gone, c.String("lockfile"), short(locked.Digest))
-		return nil
+	for _, entry := range locked {
+		if !missing && entry.Digest != pin.Digest {
+			// A conflict, and this the way out in which the store takes the lock's.
+			p.say("%s: removed from the store, %s; %s still locks %s, which the next sync fetches",
+				name, gone, c.String("lockfile"), short(entry.Digest))
+			return nil, nil
+		}
+		unlock = append(unlock, entry.Name)
 	}
-	*file = file.Without(name.String())
 	fromLock := ""
-	if wasLocked {
+	if len(unlock) > 0 {
 		fromLock = " and from " + c.String("lockfile")
 	}
-	if err != nil {
+	if missing {
 		p.say("%s: removed from %s; the store did not have it", name, c.String("lockfile"))
-		return nil
+		return unlock, nil
 	}
 	p.say("%s: removed from the store%s, %s", name, fromLock, gone)
-	return nil
+	return unlock, nil
+}
+
+// lockedAs returns the lock's entries for what the store calls repo and ref. The
+// lock may have a tag beside a digest, which the store has not.
+func lockedAs(lock lockfile.File, repo store.Repository, ref string) ([]lockfile.Image, error) {
+	var entries []lockfile.Image
+	for _, image := range lock.Images {
+		name, err := parseName(image.Name)
+		if err != nil {
+			return nil, err
+		}
+		if r, reference := store.Locate(name); r == repo && reference == ref {
+			entries = append(entries, image)
+		}
+	}
+	return entries, nil
 }

@@ -1,14 +1,13 @@
 package cmd
 
 import (
-	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -20,10 +19,10 @@ import (
 func (p *program) syncCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "sync",
-		Usage:     "pull and lock the images that Dockerfiles need",
+		Usage:     "pull and lock the images that builds need",
 		ArgsUsage: "[PATH...]",
-		Description: "Finds the images in Dockerfiles (files, or folders to search; default: the current\n" +
-			"folder), pulls what the store lacks for all platforms, and writes mirror.lock.\n" +
+		Description: "Finds the images in Dockerfiles, Compose and Bake files (files, or folders to search;\n" +
+			"default: the current folder), pulls what the store lacks for all platforms, and writes mirror.lock.\n" +
 			"What is locked and stored causes no request.\n\n" +
 			"   mirrorctl sync                       # everything below the current folder\n" +
 			"   mirrorctl sync --locked              # in CI: exactly what is locked, or fail\n" +
@@ -84,11 +83,18 @@ func (p *program) sync(c *cli.Context) error {
 			}
 		}
 	}
+	if slices.Contains(c.Args().Slice(), "-") {
+		return usageErrorf("sync needs files, because the lock names them; mirrorctl find - lists what standard input needs")
+	}
 	found, err := p.discover(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
-	lock, err := openLock(c.String("lockfile"))
+	open := p.openOrRepairLock
+	if c.Bool("locked") || c.Bool("dry-run") {
+		open = openLock
+	}
+	lock, err := open(c.String("lockfile"))
 	if err != nil {
 		return err
 	}
@@ -120,14 +126,17 @@ func (p *program) sync(c *cli.Context) error {
 				saw.Images[j.name.String()] = j.entry
 			}
 		}
-		file := lockfile.Reconcile(lock.file, saw)
+		reconcile := func(now lockfile.File) lockfile.File { return lockfile.Reconcile(addByHand(now, all), saw) }
 		changed := false
 		if c.Bool("locked") {
 			// The digests agree; what the lock says about them may not.
-			if diff := lockfile.Diff(lock.file, file); len(diff) > 0 {
+			if diff := lockfile.Diff(lock.file, reconcile(lock.file)); len(diff) > 0 {
 				return lock.disagrees(diff)
 			}
-		} else if changed, err = lock.write(file); err != nil {
+		} else if changed, err = lockfile.Update(lock.path, reconcile); err != nil {
+			return err
+		}
+		if err := p.printJobs(c, all); err != nil {
 			return err
 		}
 		if len(found.files) > 0 {
@@ -148,22 +157,27 @@ func (p *program) pull(c *cli.Context, st *store.Store, lockPath string, all []*
 	r := &jobs{store: st, upstream: client, display: display, lockPath: lockPath}
 	r.run(c.Context, all)
 	display.close()
-	if err := c.Context.Err(); err != nil {
-		return err
+	return c.Context.Err()
+}
+
+// printJobs is --json. It comes after the lock is written: whoever reads it may
+// go away at any time.
+func (p *program) printJobs(c *cli.Context, all []*job) error {
+	if !c.Bool("json") {
+		return nil
 	}
-	if c.Bool("json") {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetEscapeHTML(false)
-		for _, j := range all {
-			if err := enc.Encode(j); err != nil {
-				return err
-			}
+	enc := json.NewEncoder(p.stdout)
+	enc.SetEscapeHTML(false)
+	for _, j := range all {
+		if err := enc.Encode(j); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// syncJobs makes one job per image, in the order of the files.
+// syncJobs makes one job per image, in the order of the files, and one for each
+// image that was locked by hand: a new machine needs those too.
 func syncJobs(found discovery, lock lockfile.File, update *updateFlag) ([]*job, error) {
 	var all []*job
 	byName := map[string]*job{}
@@ -173,6 +187,18 @@ func syncJobs(found discovery, lock lockfile.File, update *updateFlag) ([]*job, 
 			byName[u.Name] = &job{name: u.named, where: u.where(), locked: entry, update: update.all}
 			all = append(all, byName[u.Name])
 		}
+		byName[u.Name].byHand = byName[u.Name].byHand || u.File == ""
+	}
+	for _, entry := range lock.Images {
+		if len(entry.UsedBy) > 0 || byName[entry.Name] != nil {
+			continue
+		}
+		name, err := parseName(entry.Name)
+		if err != nil {
+			return nil, err
+		}
+		byName[entry.Name] = &job{name: name, locked: entry, update: update.all}
+		all = append(all, byName[entry.Name])
 	}
 	for _, image := range update.images {
 		name, err := parseName(image)
@@ -181,9 +207,9 @@ func syncJobs(found discovery, lock lockfile.File, update *updateFlag) ([]*job, 
 		}
 		j := byName[name.String()]
 		if j == nil {
-			return nil, usageErrorf("--update=%s: none of the files needs %s", image, name)
+			return nil, usageErrorf("--update=%s: none of the files needs %s, and it was not added by hand", image, name)
 		}
-		j.update = true
+		j.update, j.named = true, true
 	}
 	return all, nil
 }
@@ -210,15 +236,6 @@ func openLock(path string) (openedLock, error) {
 		return openedLock{}, err
 	}
 	return openedLock{path: path, file: file, exists: err == nil}, nil
-}
-
-// write writes the lock if it changes. It creates none that locks nothing, so
-// that a first sync that fails leaves no trace.
-func (l openedLock) write(file lockfile.File) (changed bool, err error) {
-	if !l.exists && len(file.Images) == 0 {
-		return false, nil
-	}
-	return lockfile.Write(l.path, file)
 }
 
 // outcome ends a summary.
@@ -263,7 +280,7 @@ func (l openedLock) saw(found discovery) (lockfile.Sync, error) {
 		s.Files[rel] = nil
 	}
 	for _, u := range found.uses {
-		if rel, ok := relative[u.File]; ok {
+		if rel, ok := relative[u.root()]; ok {
 			s.Files[rel] = append(s.Files[rel], u.Name)
 		}
 	}
@@ -290,7 +307,18 @@ func (l openedLock) difference(saw lockfile.Sync, all []*job) lockfile.Differenc
 	for _, j := range all {
 		want.Images[j.name.String()] = cmpEntry(j)
 	}
-	return lockfile.Diff(l.file, lockfile.Reconcile(l.file, want))
+	return lockfile.Diff(l.file, lockfile.Reconcile(addByHand(l.file, all), want))
+}
+
+// addByHand adds to a lock the images that were asked for and that no file
+// names, as the add command does: no sync drops them.
+func addByHand(file lockfile.File, all []*job) lockfile.File {
+	for _, j := range all {
+		if j.byHand && j.err == nil {
+			file = file.With(cmpEntry(j))
+		}
+	}
+	return file
 }
 
 func cmpEntry(j *job) lockfile.Image {
@@ -317,62 +345,4 @@ func (l openedLock) disagrees(diff lockfile.Difference) error {
 
 func indent(text string) string {
 	return "  " + strings.ReplaceAll(strings.TrimRight(text, "\n"), "\n", "\n  ")
-}
-
-// dryRun says what a sync would do.
-func (p *program) dryRun(c *cli.Context, lock openedLock, saw lockfile.Sync, all []*job, found discovery) error {
-	dir, err := p.storeDir(c)
-	if err != nil {
-		return err
-	}
-	st, err := store.OpenReadOnly(c.Context, dir)
-	if err != nil && !errors.Is(err, store.ErrNoStore) {
-		return storeError(err)
-	}
-	if st != nil {
-		defer st.Close()
-	}
-	t := newTable(p.stdout)
-	for _, j := range all {
-		action, err := dryPlan(c.Context, st, j)
-		if err != nil {
-			return err
-		}
-		t.row(j.name.String(), action)
-	}
-	if err := t.flush(); err != nil {
-		return err
-	}
-	if diff := lock.difference(saw, all); len(diff) > 0 {
-		p.say("%s would change:\n%s", lock.path, indent(diff.String()))
-	}
-	return result(all, found)
-}
-
-func dryPlan(ctx context.Context, st *store.Store, j *job) (string, error) {
-	action := lockfile.Decide(j.locked.Digest, "", false, j.update)
-	var pin store.Pin
-	if st != nil {
-		var err error
-		if action, pin, err = (&jobs{store: st}).plan(ctx, j); err != nil {
-			return "", err
-		}
-	}
-	switch action {
-	case lockfile.Nothing:
-		return "nothing to do", nil
-	case lockfile.PinLocked:
-		return "pin the locked digest " + short(j.locked.Digest) + ", which is stored", nil
-	case lockfile.FetchLocked:
-		return "fetch the locked digest " + short(j.locked.Digest), nil
-	case lockfile.LockPinned:
-		return "lock the pinned digest " + short(pin.Digest), nil
-	case lockfile.Conflict:
-		j.outcome = outcomeConflict
-		return fmt.Sprintf("conflict: locked %s, pinned %s", short(j.locked.Digest), short(pin.Digest)), nil
-	}
-	if now := cmp.Or(pin.Digest, j.locked.Digest); now != "" {
-		return "resolve upstream again, now " + short(now), nil
-	}
-	return "resolve upstream, fetch and pin", nil
 }

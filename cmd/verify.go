@@ -35,7 +35,7 @@ func (p *program) verify(c *cli.Context) error {
 	}
 	with := p.withStoreReadOnly
 	if c.Bool("repair") {
-		with = p.withStore
+		with = p.withExistingStore
 	}
 	return with(c, func(st *store.Store) error {
 		var pins []store.Pin

@@ -1,0 +1,210 @@
+package cmd
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"mirrorctl/dockerfile"
+	"mirrorctl/store"
+)
+
+// A source is something to look through: a Dockerfile, or the files of a Compose
+// project or of a Bake run, of which the later ones override the first.
+type source struct {
+	kind  sourceKind
+	files []string
+	named bool // on the command line, and not come across in a folder
+
+	err error // why there is nothing to look through
+}
+
+type sourceKind int
+
+const (
+	dockerfileSource sourceKind = iota
+	composeSource
+	bakeSource
+)
+
+// The names under which docker compose and buildx bake look for files that
+// nobody named, the best first.
+var (
+	composeNames     = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
+	composeOverrides = []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"}
+	bakeNames        = []string{"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl"}
+)
+
+// kindOf tells from its name what a file that somebody named is. What is neither
+// YAML nor a Bake file may be a Dockerfile.
+func kindOf(file string) sourceKind {
+	switch strings.ToLower(filepath.Ext(file)) {
+	case ".yaml", ".yml":
+		if !isDockerfile(filepath.Base(file)) {
+			return composeSource
+		}
+	case ".hcl", ".json":
+		if !isDockerfile(filepath.Base(file)) {
+			return bakeSource
+		}
+	}
+	return dockerfileSource
+}
+
+// sources returns what the paths of a command line name, each once.
+func (d *discovery) sources(paths []string) ([]source, error) {
+	var all []source
+	seen := map[string]bool{}
+	add := func(s source) {
+		if !seen[s.files[0]] {
+			seen[s.files[0]] = true
+			all = append(all, s)
+		}
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		switch {
+		case path == "-":
+			add(source{kind: dockerfileSource, files: []string{path}, named: true})
+		case err != nil:
+			all = append(all, source{files: []string{path}, named: true, err: fmt.Errorf("%s: %w", path, cause(err))})
+		case !info.IsDir():
+			file := filepath.Clean(path)
+			add(source{kind: kindOf(file), files: []string{file}, named: true})
+		default:
+			found, err := searchFolder(path)
+			if err != nil {
+				return nil, err
+			}
+			if len(found) == 0 {
+				err := fmt.Errorf("%s: no Dockerfile, compose.yaml or docker-bake.hcl in this folder or below; name the file if it is called otherwise", path)
+				all = append(all, source{files: []string{path}, named: true, err: err})
+			}
+			d.folders = append(d.folders, filepath.Clean(path))
+			for _, s := range found {
+				add(s)
+			}
+		}
+	}
+	return all, nil
+}
+
+// searchFolder returns what there is to look through in a folder and below,
+// sorted by its path.
+func searchFolder(root string) ([]source, error) {
+	var found []source
+	folders := map[string][]string{} // the names in each that may belong together
+	// With the slash a link to a folder is the folder.
+	err := filepath.WalkDir(root+string(filepath.Separator), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			found = append(found, source{files: []string{filepath.Clean(path)}, err: fmt.Errorf("%s: %w", filepath.Clean(path), cause(err))})
+			return fs.SkipDir
+		}
+		name := entry.Name()
+		if entry.IsDir() {
+			if filepath.Clean(path) != filepath.Clean(root) && slices.Contains([]string{".git", "node_modules", "vendor"}, name) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+			return nil // a link to a folder, or to nothing
+		}
+		if isDockerfile(name) {
+			found = append(found, source{kind: dockerfileSource, files: []string{filepath.Clean(path)}})
+		} else if slices.Contains(slices.Concat(composeNames, composeOverrides, bakeNames), name) {
+			folder := filepath.Dir(path)
+			folders[folder] = append(folders[folder], name)
+		}
+		return nil
+	})
+	for folder, names := range folders {
+		found = append(found, projects(folder, names)...)
+	}
+	slices.SortFunc(found, func(a, b source) int { return strings.Compare(a.files[0], b.files[0]) })
+	return found, err
+}
+
+// projects puts the Compose and the Bake files of a folder together. Further
+// Compose files under other names are projects of their own: docker compose
+// passes them over, but somebody may name them.
+func projects(folder string, names []string) []source {
+	pick := func(from []string) []string {
+		var out []string
+		for _, name := range from {
+			if slices.Contains(names, name) {
+				out = append(out, filepath.Join(folder, name))
+			}
+		}
+		return out
+	}
+	var found []source
+	for i, file := range pick(composeNames) {
+		files := []string{file}
+		if overrides := pick(composeOverrides); i == 0 && len(overrides) > 0 {
+			files = append(files, overrides[0])
+		}
+		found = append(found, source{kind: composeSource, files: files})
+	}
+	if files := pick(bakeNames); len(files) > 0 {
+		found = append(found, source{kind: bakeSource, files: files})
+	}
+	return found
+}
+
+func isDockerfile(name string) bool {
+	if strings.HasSuffix(name, ".dockerignore") { // Dockerfile.dockerignore is no build file
+		return false
+	}
+	return name == "Dockerfile" || name == "Containerfile" ||
+		strings.HasPrefix(name, "Dockerfile.") || strings.HasSuffix(name, ".Dockerfile")
+}
+
+// maxDockerfile bounds, in bytes, what is read of one file.
+const maxDockerfile = 64 << 20
+
+func readFile(file string, stdin io.Reader) ([]byte, error) {
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	content, err := io.ReadAll(io.LimitReader(in, maxDockerfile+1))
+	if err == nil && len(content) > maxDockerfile {
+		err = fmt.Errorf("larger than %d MiB, this is not a Dockerfile", maxDockerfile>>20)
+	}
+	return content, err
+}
+
+// fileError says what is wrong with a file: place, reason, and the line itself.
+func fileError(file string, err error) error {
+	var bad *dockerfile.Error
+	if !errors.As(err, &bad) {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	platform := ""
+	if bad.Platform != nil {
+		platform = "for " + formatPlatform(*bad.Platform) + ": "
+	}
+	if bad.Line == 0 {
+		return fmt.Errorf("%s: %s%w", file, platform, bad.Err)
+	}
+	source := ""
+	if line := strings.TrimSpace(bad.Source); line != "" {
+		source = fmt.Sprintf("\n  %d | %s", bad.Line, line)
+	}
+	return fmt.Errorf("%s:%d: %s%w%s", file, bad.Line, platform, bad.Err, source)
+}
+
+func formatPlatform(p v1.Platform) string { return store.FormatPlatform(&p) }
