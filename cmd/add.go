@@ -21,14 +21,7 @@ func (p *program) addCommand() *cli.Command {
 }
 
 func (p *program) add(c *cli.Context) error {
-	if !c.Args().Present() {
-		return usageErrorf("add takes one image or more; see mirrorctl add --help")
-	}
-	names, err := parseNames(c.Args().Slice())
-	if err != nil {
-		return err
-	}
-	lock, err := openLock(c.String("lockfile"))
+	names, lock, err := imagesAndLock(c)
 	if err != nil {
 		return err
 	}

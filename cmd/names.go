@@ -5,6 +5,7 @@ import (
 
 	"github.com/agext/levenshtein"
 	"github.com/distribution/reference"
+	"github.com/urfave/cli/v2"
 )
 
 // parseName makes the fully qualified name of what a person types: ubuntu,
@@ -26,6 +27,19 @@ func parseNames(args []string) ([]reference.Named, error) {
 		}
 	}
 	return names, nil
+}
+
+// imagesAndLock reads what the commands take that work on images by name.
+func imagesAndLock(c *cli.Context) ([]reference.Named, openedLock, error) {
+	if !c.Args().Present() {
+		return nil, openedLock{}, usageErrorf("%[1]s takes one image or more; see mirrorctl %[1]s --help", c.Command.Name)
+	}
+	names, err := parseNames(c.Args().Slice())
+	if err != nil {
+		return nil, openedLock{}, err
+	}
+	lock, err := openLock(c.String("lockfile"))
+	return names, lock, err
 }
 
 // familiar is the short form of a name that people type, ubuntu:20.04.

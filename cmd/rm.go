@@ -25,14 +25,7 @@ func (p *program) rmCommand() *cli.Command {
 }
 
 func (p *program) rm(c *cli.Context) error {
-	if !c.Args().Present() {
-		return usageErrorf("rm takes one image or more; see mirrorctl rm --help")
-	}
-	names, err := parseNames(c.Args().Slice())
-	if err != nil {
-		return err
-	}
-	lock, err := openLock(c.String("lockfile"))
+	names, lock, err := imagesAndLock(c)
 	if err != nil {
 		return err
 	}
