@@ -176,7 +176,7 @@ func (w *Writer) fits(n int) error {
 
 // bufferSize is what is read, hashed and written at a time; two of these are in
 // use per transfer of a large blob.
-const bufferSize = 256 << 10
+const bufferSize = 1 << 20
 
 // ReadFrom appends all of r, hashing one buffer while the next one is read and
 // written: hashing alone takes as long as both.

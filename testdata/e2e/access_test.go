@@ -47,7 +47,8 @@ func TestPrivateImage(t *testing.T) {
 			password := writeFile(t, filepath.Join(tempDir(t), "password"), hubPassword+"\n")
 			settings := elsewhere + fmt.Sprintf("username = %q\npassword_file = %q\n", hubUser, password)
 			project := private(t, image, settings, hub.address, "guess")
-			project.must(t, "sync", "Dockerfile")
+			// Named, because it names a file outside its folder.
+			project.must(t, "sync", "--config", "mirrorctl.toml", "Dockerfile")
 			project.verify(t)
 		})
 		t.Run("wrong password", func(t *testing.T) {
