@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"runtime"
 	"slices"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"mirrorctl/dockerfile"
@@ -21,6 +23,14 @@ import (
 
 // use is one place where a file needs an image. Its JSON is what find prints.
 type use struct {
+	place
+	Args map[string]string `json:"args,omitempty"` // the variables that Name is made of
+
+	named reference.Named
+}
+
+// place is what tells one use from another.
+type place struct {
 	Name  string `json:"name"`
 	File  string `json:"file"`
 	Line  int    `json:"line"`
@@ -31,8 +41,6 @@ type use struct {
 	Context     string `json:"context,omitempty"` // the named context that is this image
 	Via         string `json:"via,omitempty"`     // the Compose or Bake file that says how File is built
 	Build       string `json:"build,omitempty"`   // the service or target in Via
-
-	named reference.Named
 }
 
 // root is the file that was looked through: the one that a lock names.
@@ -58,6 +66,15 @@ func (u use) detail() string {
 	return kind
 }
 
+// args are the variables as an ARG instruction would give them.
+func (u use) args() string {
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(u.Args)) {
+		all = append(all, k+"="+u.Args[k])
+	}
+	return strings.Join(all, " ")
+}
+
 func (u use) where() string {
 	if u.Line == 0 {
 		return u.File
@@ -71,6 +88,8 @@ type discovery struct {
 	files   []string // those that could be read and parsed
 	folders []string // those that were searched
 	failed  []error  // one per file that could not
+
+	warnings []string
 }
 
 // discoverFlags are the flags that say which build is meant.
@@ -118,13 +137,18 @@ func (p *program) discoverOptions(c *cli.Context) (dockerfile.Options, error) {
 	return opts, nil
 }
 
+// onBuild is dockerfile.Options.OnBuild, nil where the triggers of images do not
+// count.
+type onBuild = func(reference.Named, v1.Platform) []string
+
 // discover looks through the files and folders that paths name, the current
 // folder if there are none. What is wrong with single files is in the result.
-func (p *program) discover(c *cli.Context, paths []string) (discovery, error) {
+func (p *program) discover(c *cli.Context, paths []string, triggers onBuild) (discovery, error) {
 	opts, err := p.discoverOptions(c)
 	if err != nil {
 		return discovery{}, err
 	}
+	opts.OnBuild = triggers
 	if len(paths) == 0 {
 		paths = []string{"."}
 	}
@@ -151,7 +175,7 @@ func (p *program) discover(c *cli.Context, paths []string) (discovery, error) {
 			if err != nil {
 				return d, err
 			}
-			d.uses = append(d.uses, use{Name: name.String(), Kind: "builder", named: name})
+			d.uses = append(d.uses, use{place: place{Name: name.String(), Kind: "builder"}, named: name})
 		}
 	}
 	if err := p.behindMirror(d.uses); err != nil {
@@ -179,9 +203,7 @@ func (p *program) merge(d *discovery, sources []source, found []finding) {
 		if len(f.failed) > 0 && !s.named && s.kind == dockerfileSource && built[s.files[0]] {
 			continue
 		}
-		for _, warning := range f.warnings {
-			p.say("warning: %s", warning)
-		}
+		d.warnings = append(d.warnings, f.warnings...)
 		d.failed = append(d.failed, f.failed...)
 		d.uses = append(d.uses, f.uses...)
 		if len(f.failed) == 0 {
@@ -193,30 +215,39 @@ func (p *program) merge(d *discovery, sources []source, found []finding) {
 // behindMirror puts the image behind it in the place of each that is named by an
 // address of this mirror.
 func (p *program) behindMirror(uses []use) error {
-	if len(p.config.MirrorHosts) == 0 {
-		return nil
-	}
-	names := serve.Options{DefaultRegistry: p.config.Serve.DefaultRegistry, Aliases: p.config.Serve.Aliases}
 	for i, u := range uses {
-		host := reference.Domain(u.named)
-		if !slices.ContainsFunc(p.config.MirrorHosts, func(h string) bool { return strings.EqualFold(h, host) }) {
-			continue
+		behind, err := p.behind(u.named)
+		if errors.As(err, new(*codedError)) {
+			return err
 		}
-		repo, ok, err := names.Behind(reference.Path(u.named))
-		if err != nil {
-			return usageErrorf("%w", err)
-		}
-		if !ok {
-			continue // no mirror has it; the sync will say so
-		}
-		behind, err := reference.ParseNormalizedNamed(repo.Registry + "/" + repo.Path + strings.TrimPrefix(u.named.String(), u.named.Name()))
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", u.where(), u.Name, err)
 		}
-		uses[i].named = canonical(behind)
-		uses[i].Name = uses[i].named.String()
+		uses[i].named, uses[i].Name = behind, behind.String()
 	}
 	return nil
+}
+
+// behind returns the image that is meant by a name with an address of this
+// mirror, and any other name as it is.
+func (p *program) behind(name reference.Named) (reference.Named, error) {
+	host := reference.Domain(name)
+	if !slices.ContainsFunc(p.config.MirrorHosts, func(h string) bool { return strings.EqualFold(h, host) }) {
+		return name, nil
+	}
+	names := serve.Options{DefaultRegistry: p.config.Serve.DefaultRegistry, Aliases: p.config.Serve.Aliases}
+	repo, ok, err := names.Behind(reference.Path(name))
+	if err != nil {
+		return nil, usageErrorf("%w", err)
+	}
+	if !ok {
+		return name, nil // no mirror has it; the sync will say so
+	}
+	behind, err := reference.ParseNormalizedNamed(repo.Registry + "/" + repo.Path + strings.TrimPrefix(name.String(), name.Name()))
+	if err != nil {
+		return nil, err
+	}
+	return canonical(behind), nil
 }
 
 // cause is the reason in an error about a file or an address that has been said.

@@ -77,7 +77,7 @@ func findUses(text []byte, file string, opts dockerfile.Options, place func(line
 	}
 	for _, image := range result.Images {
 		u := newUse(image.Name, file, place(image.Line), string(image.Kind))
-		u.Stage, u.Unreachable, u.Context = image.Stage, image.Unreachable, image.Context
+		u.Stage, u.Unreachable, u.Context, u.Args = image.Stage, image.Unreachable, image.Context, image.Args
 		uses = append(uses, u)
 	}
 	return uses, warnings, nil
@@ -85,7 +85,7 @@ func findUses(text []byte, file string, opts dockerfile.Options, place func(line
 
 func newUse(name reference.Named, file string, line int, kind string) use {
 	name = canonical(name)
-	return use{Name: name.String(), File: filepath.ToSlash(file), Line: line, Kind: kind, named: name}
+	return use{place: place{Name: name.String(), File: filepath.ToSlash(file), Line: line, Kind: kind}, named: name}
 }
 
 // kindCompose is the kind of use of an image that a service runs as it is.
@@ -129,7 +129,7 @@ func (p *program) lookBake(f *finding, s source, opts dockerfile.Options) {
 func (p *program) lookBuilds(f *finding, s source, what string, builds []dockerfile.Build, flags dockerfile.Options) {
 	for _, b := range builds {
 		opts := b.Options
-		opts.AllStages = flags.AllStages
+		opts.AllStages, opts.OnBuild = flags.AllStages, flags.OnBuild
 		opts.BuildArgs = overlay(b.Options.BuildArgs, flags.BuildArgs)
 		opts.Contexts = overlay(b.Options.Contexts, flags.Contexts)
 		if len(flags.Platforms) > 0 {

@@ -17,21 +17,28 @@ func (p *program) findCommand() *cli.Command {
 			"Dockerfile.*, *.Dockerfile, Containerfile), Compose files (compose.yaml,\n" +
 			"docker-compose.yml) and Bake files (docker-bake.hcl, docker-bake.json); of the last\n" +
 			"two it takes all services and targets, as they are built, and the images that\n" +
-			"services run. - is a Dockerfile on standard input. It needs no network and no store.\n\n" +
+			"services run. - is a Dockerfile on standard input. It needs no network and no store;\n" +
+			"what the ONBUILD instructions in an image need takes --remote.\n\n" +
 			"   mirrorctl find\n" +
 			"   mirrorctl find --all-stages --json services/ | jq -r .name | sort -u",
 		Flags: append(discoverFlags(),
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, file, line, stage, kind; unreachable, context, via, build"}),
+			&cli.BoolFlag{Name: "remote", Usage: "also find what ONBUILD instructions in base images need: reads their configurations, from the store or upstream"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, file, line, stage, kind; unreachable, context, via, build, args"}),
 		Action: p.find,
 	}
 }
 
 func (p *program) find(c *cli.Context) error {
-	found, err := p.discover(c, c.Args().Slice())
+	find := p.discoverRemote
+	if !c.Bool("remote") {
+		find = func(c *cli.Context, paths []string) (discovery, error) { return p.discover(c, paths, nil) }
+	}
+	found, err := find(c, c.Args().Slice())
 	if err != nil {
 		return err
 	}
-	if err := p.printUses(c, found.uses); err != nil {
+	p.warn(found)
+	if err := p.printUses(c, found.uses, false); err != nil {
 		return err
 	}
 	if len(found.failed) > 0 {
@@ -40,8 +47,16 @@ func (p *program) find(c *cli.Context) error {
 	return nil
 }
 
-// printUses prints where images are needed, as a table or with --json.
-func (p *program) printUses(c *cli.Context, uses []use) error {
+// warn says what did not keep a file from being looked through.
+func (p *program) warn(found discovery) {
+	for _, warning := range found.warnings {
+		p.say("warning: %s", warning)
+	}
+}
+
+// printUses prints where images are needed, as a table or with --json; the
+// table with the variables that led there, if they are asked for.
+func (p *program) printUses(c *cli.Context, uses []use, args bool) error {
 	if c.Bool("json") {
 		enc := json.NewEncoder(p.stdout)
 		enc.SetEscapeHTML(false)
@@ -54,7 +69,11 @@ func (p *program) printUses(c *cli.Context, uses []use) error {
 	}
 	t := newTable(p.stdout, "NAME", "FILE", "STAGE", "KIND")
 	for _, u := range oneLineEach(uses) {
-		t.row(u.Name, u.where(), u.Stage, u.detail())
+		where := u.where()
+		if args && len(u.Args) > 0 {
+			where += " (ARG " + u.args() + ")"
+		}
+		t.row(u.Name, where, u.Stage, u.detail())
 	}
 	return t.flush()
 }
@@ -63,10 +82,14 @@ func (p *program) printUses(c *cli.Context, uses []use) error {
 // several builds of it, and in that which no other file describes.
 func oneLineEach(uses []use) []use {
 	var out []use
-	at := map[use]int{}
+	type seenAs struct {
+		place
+		args string
+	}
+	at := map[seenAs]int{}
 	for _, u := range uses {
-		key := u
-		key.Via, key.Build, key.named = "", "", nil
+		key := seenAs{u.place, u.args()}
+		key.Via, key.Build = "", ""
 		i, seen := at[key]
 		switch {
 		case !seen:

@@ -86,10 +86,6 @@ func (p *program) sync(c *cli.Context) error {
 	if slices.Contains(c.Args().Slice(), "-") {
 		return usageErrorf("sync needs files, because the lock names them; mirrorctl find - lists what standard input needs")
 	}
-	found, err := p.discover(c, c.Args().Slice())
-	if err != nil {
-		return err
-	}
 	open := p.openOrRepairLock
 	if c.Bool("locked") || c.Bool("dry-run") {
 		open = openLock
@@ -98,35 +94,29 @@ func (p *program) sync(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	all, err := syncJobs(found, lock.file, c.Generic("update").(*updateFlag))
+	s := &syncing{lock: lock, locked: c.Bool("locked"), triggers: p.storedTriggers(lock.file), said: map[string]bool{}}
+	found, known, err := p.discoverStored(c, c.Args().Slice(), s.triggers)
 	if err != nil {
 		return err
 	}
-	for _, err := range found.failed {
-		p.printError(err)
-	}
-	saw, err := lock.saw(found)
-	if err != nil {
+	s.known = known
+	if _, err := s.take(p, found, c.Generic("update").(*updateFlag)); err != nil {
 		return err
-	}
-	if c.Bool("locked") {
-		if err := checkLocked(lock, saw, all); err != nil {
-			return err
-		}
 	}
 	if c.Bool("dry-run") {
-		return p.dryRun(c, lock, saw, all, found)
+		return p.dryRun(c, lock, s.saw, s.all, s.found)
 	}
 	return p.withStore(c, func(st *store.Store) error {
-		if err := p.pull(c, st, lock.path, all); err != nil {
+		if err := p.pullRounds(c, st, s); err != nil {
 			return err
 		}
-		for _, j := range all {
+		s.keepUnknown()
+		for _, j := range s.all {
 			if j.err == nil {
-				saw.Images[j.name.String()] = j.entry
+				s.saw.Images[j.name.String()] = j.entry
 			}
 		}
-		reconcile := func(now lockfile.File) lockfile.File { return lockfile.Reconcile(addByHand(now, all), saw) }
+		reconcile := func(now lockfile.File) lockfile.File { return lockfile.Reconcile(addByHand(now, s.all), s.saw) }
 		changed := false
 		if c.Bool("locked") {
 			// The digests agree; what the lock says about them may not.
@@ -136,13 +126,13 @@ func (p *program) sync(c *cli.Context) error {
 		} else if changed, err = lockfile.Update(lock.path, reconcile); err != nil {
 			return err
 		}
-		if err := p.printJobs(c, all); err != nil {
+		if err := p.printJobs(c, s.all); err != nil {
 			return err
 		}
-		if len(found.files) > 0 {
-			p.say("%s%s", summary(all), lock.outcome(changed))
+		if len(s.found.files) > 0 {
+			p.say("%s%s", summary(s.all), lock.outcome(changed))
 		}
-		return result(all, found)
+		return result(s.all, s.found)
 	})
 }
 
@@ -177,10 +167,14 @@ func (p *program) printJobs(c *cli.Context, all []*job) error {
 }
 
 // syncJobs makes one job per image, in the order of the files, and one for each
-// image that was locked by hand: a new machine needs those too.
-func syncJobs(found discovery, lock lockfile.File, update *updateFlag) ([]*job, error) {
+// image that was locked by hand: a new machine needs those too. Images that have
+// one before get no other.
+func syncJobs(found discovery, lock lockfile.File, update *updateFlag, before []*job) ([]*job, error) {
 	var all []*job
 	byName := map[string]*job{}
+	for _, j := range before {
+		byName[j.name.String()] = j
+	}
 	for _, u := range found.uses {
 		if byName[u.Name] == nil {
 			entry, _ := lock.Image(u.Name)
@@ -326,16 +320,6 @@ func cmpEntry(j *job) lockfile.Image {
 		return j.locked
 	}
 	return lockfile.Image{Name: j.name.String()}
-}
-
-// checkLocked is --locked: any change to the lock is an error, before any
-// download.
-func checkLocked(lock openedLock, saw lockfile.Sync, all []*job) error {
-	diff := lock.difference(saw, all)
-	if len(diff) == 0 {
-		return nil
-	}
-	return lock.disagrees(diff)
 }
 
 func (l openedLock) disagrees(diff lockfile.Difference) error {

@@ -26,7 +26,7 @@ func (p *program) whyCommand() *cli.Command {
 			"   mirrorctl why sha256:716d84876be5d836c9b761fbd08ba2932a7c2ad1f1d4c60afb6ec78267f3633b",
 		Flags: append(discoverFlags(),
 			&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "take files and digests from `FILE`"},
-			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, file, line, stage, kind"}),
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, file, line, stage, kind; args"}),
 		Action: p.why,
 	}
 }
@@ -53,12 +53,13 @@ func (p *program) why(c *cli.Context) error {
 	if err := c.Set("all-stages", "true"); err != nil {
 		return err
 	}
-	found, err := p.discover(c, paths)
+	found, _, err := p.discoverStored(c, paths, p.storedTriggers(lock.file))
 	if err != nil {
 		return err
 	}
+	p.warn(found)
 	uses := slices.DeleteFunc(found.uses, func(u use) bool { return !slices.Contains(names, u.Name) })
-	if err := p.printUses(c, uses); err != nil {
+	if err := p.printUses(c, uses, true); err != nil {
 		return err
 	}
 	if len(found.failed) > 0 {

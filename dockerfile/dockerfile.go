@@ -15,6 +15,7 @@
 package dockerfile
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/containerd/platforms"
@@ -100,6 +101,11 @@ type Image struct {
 	// Context is the key of the named context that put this image in the place
 	// of what the file says, or "".
 	Context string
+
+	// Args are the variables that the reference and platform of a FROM are put
+	// together from, with their values; nil if there are none. A variable that
+	// differs among Platforms is left out.
+	Args map[string]string
 
 	// OnBuild is the image whose stored ONBUILD instruction needs this one, or
 	// nil.
@@ -231,6 +237,7 @@ func (c *collector) add(img Image, p v1.Platform) {
 	if !ok {
 		i = len(c.images)
 		c.at[key] = i
+		img.Args = maps.Clone(img.Args)
 		c.images = append(c.images, img)
 	}
 	have := &c.images[i]
@@ -238,9 +245,11 @@ func (c *collector) add(img Image, p v1.Platform) {
 	case have.Unreachable && !img.Unreachable:
 		have.Unreachable = false
 		have.Platforms = nil
+		have.Args = maps.Clone(img.Args)
 	case !have.Unreachable && img.Unreachable:
 		return
 	}
+	maps.DeleteFunc(have.Args, func(k, v string) bool { return img.Args[k] != v })
 	same := func(q v1.Platform) bool { return platforms.FormatAll(p) == platforms.FormatAll(q) }
 	if !slices.ContainsFunc(have.Platforms, same) {
 		have.Platforms = append(have.Platforms, p)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -155,6 +156,9 @@ func show(res *dockerfile.Result, err error) string {
 		}
 		if !slices.Equal(ps, []string{"linux/amd64", "linux/arm64"}) {
 			fmt.Fprintf(&b, " for %s", strings.Join(ps, " "))
+		}
+		for _, k := range slices.Sorted(maps.Keys(img.Args)) {
+			fmt.Fprintf(&b, " with %s=%s", k, img.Args[k])
 		}
 		if img.OnBuild != nil {
 			fmt.Fprintf(&b, " for %s", img.OnBuild)

@@ -141,6 +141,17 @@ func (s *scope) Get(key string) (string, bool) {
 // Keys is not used by the lexer, but by the linter, which is off.
 func (s *scope) Keys() []string { return nil }
 
+// used adds the variables in an expanded word, with their values, to args.
+func (s *scope) used(args map[string]string, w shell.ProcessWordResult) map[string]string {
+	for k := range w.Matched {
+		if args == nil {
+			args = make(map[string]string)
+		}
+		args[k] = s.values[k]
+	}
+	return args
+}
+
 // explain says which variables of an expanded word are empty, and what to do
 // about it. It returns "" if there are none.
 func (s *scope) explain(w shell.ProcessWordResult) string {

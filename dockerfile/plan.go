@@ -25,6 +25,7 @@ type node struct {
 	line     int
 	stage    string // the stage it is, or is used in
 	onBuild  reference.Named
+	args     map[string]string // the variables that ref and platform are made of
 
 	index   int   // the place among the stages; -1 if it is none
 	base    *node // the stage it builds on
@@ -59,7 +60,7 @@ type source struct {
 
 // image returns the use of an image that n is; without a Name if n is none.
 func (n *node) image() Image {
-	img := Image{Reference: n.ref, Name: n.name, Line: n.line, Stage: n.stage, Kind: n.kind, OnBuild: n.onBuild, Unreachable: !n.reached}
+	img := Image{Reference: n.ref, Name: n.name, Line: n.line, Stage: n.stage, Kind: n.kind, OnBuild: n.onBuild, Args: n.args, Unreachable: !n.reached}
 	if r := n.replaced; r != nil {
 		img.Reference, img.Name, img.Context = r.ref, r.name, r.key
 	}
@@ -158,6 +159,7 @@ func (g *graph) addStages() *Error {
 			return errorfAt(g.text, n.line, "FROM %s: %w", brief(st.BaseName), err)
 		}
 		n.ref = w.Result
+		n.args = g.scope.used(n.args, w)
 		if n.ref == "" {
 			why := g.scope.explain(w)
 			if why == "" {
@@ -166,7 +168,7 @@ func (g *graph) addStages() *Error {
 			return errorfAt(g.text, n.line, "FROM %s: %s", brief(st.BaseName), why)
 		}
 		if st.Platform != "" {
-			if n.platform, err = g.parsePlatform(st.Platform); err != nil {
+			if n.platform, err = g.parsePlatform(st.Platform, n); err != nil {
 				return errorfAt(g.text, n.line, "FROM --platform=%s: %w", brief(st.Platform), err)
 			}
 		}
@@ -193,12 +195,13 @@ func (g *graph) addStages() *Error {
 
 // parsePlatform expands and reads the platform of a FROM. One that is only a
 // system or only an architecture takes the rest from the machine that builds,
-// which need not be this one.
-func (g *graph) parsePlatform(word string) (v1.Platform, error) {
+// which need not be this one. The variables in it are added to those of n.
+func (g *graph) parsePlatform(word string, n *node) (v1.Platform, error) {
 	w, err := g.scope.expand(word)
 	if err != nil {
 		return v1.Platform{}, err
 	}
+	n.args = g.scope.used(n.args, w)
 	if w.Result == "" {
 		if why := g.scope.explain(w); why != "" {
 			return v1.Platform{}, errors.New(why)

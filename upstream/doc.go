@@ -64,6 +64,7 @@ type Client struct {
 
 	mu         sync.Mutex
 	flights    map[digest.Digest]*flight // content that is on its way
+	asked      sync.Map                  // what Config asked for, by name or by repository and digest
 	registries map[string]*registry
 	lease      *store.Lease
 }

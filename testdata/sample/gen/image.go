@@ -13,6 +13,7 @@ import (
 type image struct {
 	platform  v1.Platform
 	layers    []layer
+	onBuild   []string         // triggers, which OCI's configuration does not have
 	docker    bool             // Docker's media types instead of OCI's
 	algorithm digest.Algorithm // of the layers' digests, SHA-256 if empty
 }
@@ -40,7 +41,15 @@ func (l *layout) image(im image) v1.Descriptor {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromBytes(y.tar))
 		manifest.Layers = append(manifest.Layers, l.blob(y.mediaType, y.bytes, algorithm))
 	}
-	manifest.Config = l.json(configType, config)
+	if len(im.onBuild) > 0 {
+		// As docker build writes it, beside what the specification has.
+		manifest.Config = l.json(configType, struct {
+			v1.Image
+			Config map[string][]string `json:"config"`
+		}{config, map[string][]string{"OnBuild": im.onBuild}})
+	} else {
+		manifest.Config = l.json(configType, config)
+	}
 	desc := l.json(manifestType, manifest)
 	desc.Platform = &im.platform
 	return desc

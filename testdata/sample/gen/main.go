@@ -32,9 +32,10 @@ func main() {
 		root = os.Args[1]
 	}
 	for repository, fill := range map[string]func(*layout){
-		"library/hello": hello,
-		"library/base":  base,
-		"library/tool":  tool,
+		"library/hello":   hello,
+		"library/base":    base,
+		"library/tool":    tool,
+		"library/onbuild": onbuild,
 	} {
 		l := newLayout()
 		fill(l)
@@ -114,4 +115,18 @@ func tool(l *layout) {
 	plain.Platform = nil
 	l.tag("1", plain)
 	l.tag("2", l.index(dockerList, build("amd64", "2"), build("386", "2")))
+}
+
+// onbuild is a base whose triggers need a further image: tool on one platform,
+// and the other version of it on the other.
+func onbuild(l *layout) {
+	var manifests []v1.Descriptor
+	for i, arch := range []string{"amd64", "arm64"} {
+		manifests = append(manifests, l.image(image{
+			platform: v1.Platform{OS: "linux", Architecture: arch},
+			layers:   []layer{{v1.MediaTypeImageLayerGzip, gzipped(tarball(file{"etc/onbuild", arch + "\n"}))}},
+			onBuild:  []string{"COPY --from=tool:" + []string{"1", "2"}[i] + " /bin/tool /bin/tool"},
+		}))
+	}
+	l.tag("1", l.index(v1.MediaTypeImageIndex, manifests...))
 }
