@@ -47,8 +47,9 @@ func TestPrivateImage(t *testing.T) {
 			password := writeFile(t, filepath.Join(tempDir(t), "password"), hubPassword+"\n")
 			settings := elsewhere + fmt.Sprintf("username = %q\npassword_file = %q\n", hubUser, password)
 			project := private(t, image, settings, hub.address, "guess")
-			// Named, because it names a file outside its folder.
-			project.must(t, "sync", "--config", "mirrorctl.toml", "Dockerfile")
+			// Named, because it refers to a file outside its folder.
+			project.env = append(project.env, "MIRRORCTL_CONFIG=mirrorctl.toml")
+			project.must(t, "sync", "Dockerfile")
 			project.verify(t)
 		})
 		t.Run("wrong password", func(t *testing.T) {
