@@ -172,7 +172,7 @@ func TestManyStages(t *testing.T) {
 	}
 	took := time.Since(start)
 	t.Logf("%d stages, two platforms: %v", stages, took)
-	if took > 20*time.Second {
+	if took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 }

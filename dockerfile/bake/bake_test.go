@@ -119,7 +119,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		start := time.Now()
 		builds, err := bake.Load([]bake.File{file}, []string{"A=b"})
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > time.Minute { // no measure of speed: machines may be busy
 			t.Errorf("took %v", took)
 		}
 		for _, b := range builds {

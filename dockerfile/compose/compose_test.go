@@ -144,7 +144,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		start := time.Now()
 		p, err := compose.Load(context.Background(), []string{name}, []string{"A=b"})
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > time.Minute { // no measure of speed: machines may be busy
 			t.Errorf("took %v", took)
 		}
 		if err != nil {
