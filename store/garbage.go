@@ -28,14 +28,19 @@ func (f *Freed) add(more Freed) {
 
 // Remove drops a pin and whatever only it needed, in one transaction, then the
 // files. It costs what the image holds, not what the store holds. It returns
-// ErrNotFound if the reference is not pinned. Content that a lease holds stays
+// ErrNotFound if the reference is neither pinned nor arriving. Content that a lease holds stays
 // until the collector runs.
 func (s *Store) Remove(ctx context.Context, repo Repository, reference string) (Pin, Freed, error) {
 	var pin Pin
 	var dropped []digest.Digest
 	err := s.update(ctx, func(tx *sql.Tx) error {
 		var err error
-		if pin, err = selectPin(ctx, tx, repo, reference); err != nil {
+		pin, err = selectPin(ctx, tx, repo, reference)
+		if errors.Is(err, ErrNotFound) {
+			pin, dropped, err = removeArrival(ctx, tx, repo, reference)
+			return err
+		}
+		if err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, "DELETE FROM pin WHERE registry = ? AND repository = ? AND reference = ?", repo.Registry, repo.Path, reference)

@@ -17,13 +17,14 @@ var ErrExists = errors.New("already in the store")
 
 // Writer takes in one blob. What was written before, also by a process that
 // was killed, is kept: Offset tells how much is there. It is not safe for
-// concurrent use.
+// concurrent use, except Follow.
 type Writer struct {
 	store  *Store
 	desc   v1.Descriptor
 	file   *os.File // locked: one writer per digest on this machine
 	hash   hash.Hash
 	offset int64
+	tail   *tail // for followers
 	repair bool
 	done   bool // committed or closed
 }
@@ -59,7 +60,7 @@ func (l *Lease) writer(ctx context.Context, desc v1.Descriptor, repair bool) (*W
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", desc.Digest, err)
 	}
-	w := &Writer{store: l.store, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash(), repair: repair}
+	w := &Writer{store: l.store, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash(), tail: &tail{}, repair: repair}
 	if !repair {
 		err = l.store.findExisting(ctx, desc)
 	}
@@ -149,8 +150,14 @@ func (w *Writer) resume(ctx context.Context) error {
 	if n > w.desc.Size {
 		return w.Reset()
 	}
-	w.offset = n
+	w.advance(n)
 	return nil
+}
+
+// advance counts n more bytes.
+func (w *Writer) advance(n int64) {
+	w.offset += n
+	w.tail.update(func() { w.tail.offset = w.offset })
 }
 
 // Offset is how many bytes are there.
@@ -163,7 +170,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	}
 	n, err := w.file.Write(p)
 	w.hash.Write(p[:n])
-	w.offset += int64(n)
+	w.advance(int64(n))
 	return n, err
 }
 
@@ -189,7 +196,11 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	defer func() { <-hashed }()
 	for i := 0; ; i++ {
 		buf := buffers[i%2]
-		n, readErr := io.ReadAtLeast(r, buf, (len(buf)+1)/2)
+		atLeast := (len(buf) + 1) / 2
+		if w.tail.followed() {
+			atLeast = 1 // they should not wait for a buffer to fill
+		}
+		n, readErr := io.ReadAtLeast(r, buf, atLeast)
 		if err := w.fits(n); err != nil {
 			return total, err
 		}
@@ -199,7 +210,7 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 			w.hash.Write(buf[:n])
 			hashed <- struct{}{}
 		}()
-		w.offset += int64(n)
+		w.advance(int64(n))
 		total += int64(n)
 		if writeErr != nil {
 			return total, writeErr
@@ -226,6 +237,7 @@ func (w *Writer) Reset() error {
 	}
 	w.hash.Reset()
 	w.offset = 0
+	w.tail.update(func() { w.tail.offset, w.tail.round = 0, w.tail.round+1 })
 	return nil
 }
 
@@ -253,6 +265,7 @@ func (w *Writer) Commit(ctx context.Context) error {
 		err = w.store.repairManifest(ctx, w.desc)
 	}
 	w.done = true
+	w.tail.update(func() { w.tail.verified, w.tail.ended = err == nil, true })
 	if err = errors.Join(err, w.file.Close()); err != nil {
 		return fmt.Errorf("blob %s: %w", w.desc.Digest, err)
 	}
@@ -266,6 +279,7 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	w.done = true
+	w.tail.update(func() { w.tail.ended = true })
 	if w.offset == 0 {
 		return errors.Join(os.Remove(w.file.Name()), w.file.Close()) // nothing worth keeping
 	}

@@ -77,12 +77,8 @@ func (l *Lease) Hold(ctx context.Context, digests ...digest.Digest) error {
 		return nil
 	}
 	err := l.store.updateSoon(ctx, func(tx *sql.Tx) error {
-		var alive bool
-		if err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM lease WHERE id = ?)", l.id).Scan(&alive); err != nil {
+		if err := checkLease(ctx, tx, l.id); err != nil {
 			return err
-		}
-		if !alive {
-			return errors.New("it has ended")
 		}
 		stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO hold (digest, lease) VALUES (?, ?)")
 		if err != nil {
@@ -103,6 +99,21 @@ func (l *Lease) Hold(ctx context.Context, digests ...digest.Digest) error {
 		l.held[d] = true
 	}
 	return nil
+}
+
+// ErrLeaseEnded is returned when a lease protects nothing any more, for instance
+// because the arrival that it is for was removed.
+var ErrLeaseEnded = errors.New("the lease has ended")
+
+// checkLease makes sure that a lease, or the arrival that has it, is there.
+func checkLease(ctx context.Context, tx *sql.Tx, id int64) error {
+	var alive bool
+	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM lease WHERE id = ?1)
+		OR EXISTS (SELECT 1 FROM arrival WHERE id = -?1)`, id).Scan(&alive)
+	if err == nil && !alive {
+		err = ErrLeaseEnded
+	}
+	return err
 }
 
 // Close ends the lease. What it held and no published image needs is left to

@@ -38,7 +38,11 @@ type Companion struct {
 // published. Publishing what is pinned already changes nothing but adds new
 // referrers and companions.
 func (l *Lease) Publish(ctx context.Context, image Image, move bool) (Pin, error) {
-	s := l.store
+	return l.store.publish(ctx, image, move, 0)
+}
+
+// publish is Publish; lease is that of the arrival which must still be there, or 0.
+func (s *Store) publish(ctx context.Context, image Image, move bool, lease int64) (Pin, error) {
 	name := Pin{Repository: image.Repository, Reference: image.Reference}.Name()
 	graphs, err := image.parse()
 	if err != nil {
@@ -53,6 +57,11 @@ func (l *Lease) Publish(ctx context.Context, image Image, move bool) (Pin, error
 	}
 	var pin Pin
 	err = s.update(ctx, func(tx *sql.Tx) error {
+		if lease != 0 {
+			if err := checkLease(ctx, tx, lease); err != nil {
+				return err
+			}
+		}
 		if err := checkComplete(ctx, tx, image, graphs); err != nil {
 			return err
 		}
@@ -283,6 +292,9 @@ func setPin(ctx context.Context, tx *sql.Tx, repo Repository, reference string, 
 	pinned, err := selectPin(ctx, tx, repo, reference)
 	switch {
 	case errors.Is(err, ErrNotFound):
+		if err := settle(ctx, tx, repo, reference, d, move); err != nil {
+			return Pin{}, err
+		}
 	case err != nil:
 		return Pin{}, err
 	case pinned.Digest == d:

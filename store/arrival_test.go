@@ -1,0 +1,108 @@
+package store
+
+import (
+	"errors"
+	"testing"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func TestArrival(t *testing.T) {
+	ctx := t.Context()
+	s := newStore(t)
+	c, root := debianImage()
+	repo := Repository{Registry: "docker.io", Path: "library/debian"}
+
+	a := must[Arrival](t)(s.Arrive(ctx, repo, "12", root))
+	other := v1.Descriptor{Digest: describe([]byte("other")).Digest, MediaType: root.MediaType}
+	if b := must[Arrival](t)(s.Arrive(ctx, repo, "12", other)); b != a {
+		t.Errorf("the second decision was %v, not %v", b, a)
+	}
+	if _, err := s.Pin(ctx, repo, "12"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("an arrival is pinned: %v", err)
+	}
+	if n := must[Arrived](t)(s.Arrived(ctx, a)); n.Blobs != 0 || n.TotalBlobs != 1 {
+		t.Errorf("nothing is here, but %+v", n)
+	}
+
+	l := s.LeaseFor(a)
+	if err := c.put(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+	if n := must[Arrived](t)(s.Arrived(ctx, a)); n.Blobs != n.TotalBlobs || n.Bytes != n.TotalBytes || n.Blobs < 5 {
+		t.Errorf("all is here, but %+v", n)
+	}
+	// What arrived stays when no process runs.
+	files := len(blobFiles(t, s))
+	s = reopen(t, s)
+	must[Freed](t)(s.Collect(ctx, 0))
+	if n := len(blobFiles(t, s)); n != files {
+		t.Errorf("gc left %d of %d files of an arrival", n, files)
+	}
+
+	// Whoever publishes another digest is told.
+	image := c.at(repo, "12", root.Digest)
+	wrong, wrongRoot := debianImage()
+	extra := wrong.layer("something else")
+	wrongRoot = wrong.index(wrong.image("linux/amd64", extra))
+	var conflict *ConflictError
+	if _, err := add(ctx, s, wrong, repo, "12", wrongRoot.Digest, false); !errors.As(err, &conflict) || conflict.Pinned.Digest != root.Digest {
+		t.Errorf("another digest was pinned over an arrival: %v", err)
+	}
+
+	pin := must[Pin](t)(s.PublishArrival(ctx, a, image.Manifests, image.Companions))
+	if pin.Digest != root.Digest {
+		t.Errorf("pinned %v", pin)
+	}
+	if all := must[[]Arrival](t)(s.Arrivals(ctx)); len(all) != 0 {
+		t.Errorf("%v is pinned and arriving", all)
+	}
+	if _, err := s.Arrive(ctx, repo, "12", other); !errors.Is(err, ErrExists) {
+		t.Errorf("what is pinned arrived again: %v", err)
+	}
+	if _, err := s.PublishArrival(ctx, a, image.Manifests, image.Companions); !errors.Is(err, ErrLeaseEnded) {
+		t.Errorf("published twice: %v", err)
+	}
+	must[Freed](t)(s.Collect(ctx, 0))
+	checkClean(t, s)
+	if n := count(t, s, "SELECT count(*) FROM hold"); n != 0 {
+		t.Errorf("%d holds are left", n)
+	}
+}
+
+func TestRemoveArrival(t *testing.T) {
+	ctx := t.Context()
+	s := newStore(t)
+	c, root := debianImage()
+	repo := Repository{Registry: "docker.io", Path: "library/debian"}
+	a := must[Arrival](t)(s.Arrive(ctx, repo, "12", root))
+	l := s.LeaseFor(a)
+	if err := c.put(ctx, l); err != nil {
+		t.Fatal(err)
+	}
+	pin, freed, err := s.Remove(ctx, repo, "12")
+	if err != nil || pin.Digest != root.Digest || freed.Blobs == 0 {
+		t.Errorf("removed %v, freed %+v, %v", pin, freed, err)
+	}
+	if n := len(blobFiles(t, s)); n != 0 {
+		t.Errorf("%d files are left", n)
+	}
+	image := c.at(repo, "12", root.Digest)
+	if _, err := s.PublishArrival(ctx, a, image.Manifests, image.Companions); !errors.Is(err, ErrLeaseEnded) {
+		t.Errorf("published what was removed: %v", err)
+	}
+	if err := l.Hold(ctx, describe([]byte("more")).Digest); !errors.Is(err, ErrLeaseEnded) {
+		t.Errorf("held for what was removed: %v", err)
+	}
+	if _, _, err := s.Remove(ctx, repo, "12"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("removed twice: %v", err)
+	}
+}
+
+func reopen(t *testing.T, s *Store) *Store {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, s.dir)
+}

@@ -1,0 +1,183 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// ErrBroken ends the reading of content that turned out not to be what its
+// digest promises, or whose transfer was given up.
+var ErrBroken = errors.New("the content did not arrive")
+
+// heldBack is how many bytes at the end of content nobody gets to read before
+// all of it is verified: who has the last byte could take a corrupt blob for a
+// complete one. It is more than one byte so that what is cut off is seen to be
+// cut off also where something in between deals in blocks.
+const heldBack = 64 << 10
+
+// tail is how far a writer has come, for those who follow it.
+type tail struct {
+	mu        sync.Mutex
+	offset    int64
+	round     int  // how often the writer started from zero
+	verified  bool // all is there and is what it should be
+	ended     bool // nothing more will come
+	followers int
+	changed   chan struct{} // closed at the next change, if somebody waits
+}
+
+func (t *tail) update(fn func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	fn()
+	if t.changed != nil {
+		close(t.changed)
+		t.changed = nil
+	}
+}
+
+// followed reports whether somebody waits for what is written.
+func (t *tail) followed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.followers > 0
+}
+
+// Follower reads content while it is being written, from any offset. All but
+// the end can be read before the content is verified; Read waits for what is
+// not there yet. A Follower is not safe for concurrent use, but Close may be
+// called while Read is under way.
+type Follower struct {
+	ctx    context.Context
+	tail   *tail
+	file   *os.File
+	digest digest.Digest
+	size   int64
+	pos    int64
+	round  int // of the writer, when the first byte was read
+	began  bool
+	close  func() error
+}
+
+// Follow returns a reader of what the writer writes, which may be called from
+// any goroutine. Reads end with ctx. It returns ErrNotFound if the writer is
+// done: the content is in the store, or is not coming.
+func (w *Writer) Follow(ctx context.Context) (*Follower, error) {
+	w.tail.mu.Lock()
+	defer w.tail.mu.Unlock()
+	if w.tail.ended {
+		return nil, fmt.Errorf("blob %s: its writer is done: %w", w.desc.Digest, ErrNotFound)
+	}
+	// A file of its own: the writer closes the other one when it is done.
+	file, err := os.Open(w.file.Name())
+	if errors.Is(err, fs.ErrNotExist) { // just moved to its place
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("blob %s: %w", w.desc.Digest, err)
+	}
+	w.tail.followers++
+	f := &Follower{ctx: ctx, tail: w.tail, file: file, digest: w.desc.Digest, size: w.desc.Size}
+	f.close = sync.OnceValue(func() error {
+		f.tail.update(func() { f.tail.followers-- })
+		return file.Close()
+	})
+	return f, nil
+}
+
+// Size is that of the whole content, in bytes.
+func (f *Follower) Size() int64 { return f.size }
+
+// Close ends the reading.
+func (f *Follower) Close() error { return f.close() }
+
+// Seek sets where the next Read begins.
+func (f *Follower) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += f.pos
+	case io.SeekEnd:
+		offset += f.size
+	}
+	if offset < 0 {
+		return 0, fmt.Errorf("blob %s: seek to %d", f.digest, offset)
+	}
+	f.pos = offset
+	return offset, nil
+}
+
+// Read reads what is there, and waits if nothing is. It returns ErrBroken if
+// what was read before cannot be completed.
+func (f *Follower) Read(p []byte) (int, error) {
+	if f.pos >= f.size {
+		return 0, io.EOF
+	}
+	for {
+		visible, changed, err := f.visible()
+		if err != nil {
+			return 0, err
+		}
+		if f.pos < visible {
+			n, err := f.file.ReadAt(p[:min(int64(len(p)), visible-f.pos)], f.pos)
+			if !f.valid() || errors.Is(err, io.EOF) && n == 0 {
+				return 0, fmt.Errorf("blob %s: %w", f.digest, ErrBroken)
+			}
+			f.pos += int64(n)
+			return n, ignoreEOF(err) // of the file, which grows
+		}
+		select {
+		case <-changed:
+		case <-f.ctx.Done():
+			return 0, f.ctx.Err()
+		}
+	}
+}
+
+// valid reports whether the writer is still in the same round: what was read
+// while it started anew may be of either.
+func (f *Follower) valid() bool {
+	f.tail.mu.Lock()
+	defer f.tail.mu.Unlock()
+	return !f.began || f.round == f.tail.round
+}
+
+func ignoreEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// visible is up to where the content may be read, and what is closed when that
+// changes.
+func (f *Follower) visible() (int64, <-chan struct{}, error) {
+	t := f.tail
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if f.began && f.round != t.round {
+		return 0, nil, fmt.Errorf("blob %s: %w", f.digest, ErrBroken)
+	}
+	if t.verified {
+		f.began, f.round = true, t.round
+		return f.size, nil, nil
+	}
+	if t.ended {
+		return 0, nil, fmt.Errorf("blob %s: %w", f.digest, ErrBroken)
+	}
+	visible := min(t.offset, f.size-heldBack)
+	if f.pos < visible {
+		f.began, f.round = true, t.round
+		return visible, nil, nil
+	}
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return visible, t.changed, nil
+}
