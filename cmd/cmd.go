@@ -203,26 +203,35 @@ func (p *program) with(c *cli.Context, open func(context.Context, string) (*stor
 
 // newUpstream returns a client for the configured registries.
 func (p *program) newUpstream(st *store.Store, jobs int) (*upstream.Client, error) {
+	opts, err := p.upstreamOptions()
+	opts.Jobs = cmp.Or(jobs, opts.Jobs)
+	if err != nil {
+		return nil, err
+	}
+	return upstream.New(st, opts), nil
+}
+
+func (p *program) upstreamOptions() (upstream.Options, error) {
 	registries := map[string]upstream.Registry{}
 	for name, r := range p.config.Registries {
 		password, err := r.password()
 		if err != nil {
-			return nil, fmt.Errorf("registry %s: %w", name, err)
+			return upstream.Options{}, fmt.Errorf("registry %s: %w", name, err)
 		}
 		authorities, err := r.authorities()
 		if err != nil {
-			return nil, fmt.Errorf("registry %s: %w", name, err)
+			return upstream.Options{}, fmt.Errorf("registry %s: %w", name, err)
 		}
 		registries[name] = upstream.Registry{
 			URL: r.URL, Mirrors: r.Mirrors, Username: r.Username, Password: password, CA: authorities, Insecure: r.Insecure,
 		}
 	}
-	return upstream.New(st, upstream.Options{
+	return upstream.Options{
 		Registries: registries,
-		Jobs:       cmp.Or(jobs, p.config.Jobs),
+		Jobs:       p.config.Jobs,
 		UserAgent:  "mirrorctl/" + version(),
 		Log:        p.log,
-	}), nil
+	}, nil
 }
 
 // closeUpstream ends a client. That its lease could not be ended, on a full disk

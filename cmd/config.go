@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"mirrorctl/lockfile/stricttoml"
 )
 
@@ -40,6 +42,8 @@ type serveConfig struct {
 	DefaultRegistry string            // docker.io
 	AccessLog       string            // off, text or json
 	Aliases         map[string]string // dotless name -> registry
+	PullThrough     []string          // registries whose missing images are fetched
+	Platforms       []v1.Platform     // of those, fetched without being asked for; none is all
 }
 
 // registryConfig is a table [registry."ghcr.io"].

@@ -10,7 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"mirrorctl/lockfile/stricttoml"
 )
@@ -43,6 +45,8 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 		DefaultRegistry: r.registryName(serve, "default_registry"),
 		AccessLog:       r.choice(serve, "access_log", "off", "text", "json"),
 		Aliases:         r.aliases(serve.Table("aliases")),
+		PullThrough:     r.registryNames(serve, "pull_through"),
+		Platforms:       r.platforms(serve, "platforms"),
 	}
 	serve.Done()
 
@@ -67,6 +71,32 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 		c.Registries[name] = conf
 	}
 	root.Done()
+}
+
+func (configReader) registryNames(t *stricttoml.Table, key string) []string {
+	list, _ := t.Strings(key)
+	var names []string
+	for i, text := range list {
+		name, err := normalRegistry(text)
+		if err != nil {
+			t.Errorf(stricttoml.Key{key, strconv.Itoa(i)}, "%s: %v", key, err)
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+func (configReader) platforms(t *stricttoml.Table, key string) []v1.Platform {
+	list, _ := t.Strings(key)
+	var all []v1.Platform
+	for i, text := range list {
+		platform, err := platforms.Parse(text)
+		if err != nil {
+			t.Errorf(stricttoml.Key{key, strconv.Itoa(i)}, "%s: %q is no platform, such as linux/arm64", key, text)
+		}
+		all = append(all, platform)
+	}
+	return all
 }
 
 // mirrorHosts reads the addresses of this mirror.

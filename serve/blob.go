@@ -16,6 +16,11 @@ import (
 // blob answers end-2, ranges included: clients resume with them.
 func (h *Handler) blob(w http.ResponseWriter, r *http.Request, req *request) error {
 	content, size, err := h.content.Blob(r.Context(), req.repo, req.digest())
+	hit := true
+	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
+		hit = false
+		content, size, err = h.missing.Blob(r.Context(), req.repo, req.digest())
+	}
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return errNoBlob(req)
@@ -33,7 +38,7 @@ func (h *Handler) blob(w http.ResponseWriter, r *http.Request, req *request) err
 	if end != size {
 		return fmt.Errorf("blob %s: has %d bytes, should have %d: run mirrorctl verify --repair", req.reference, end, size)
 	}
-	setContentHeaders(w.Header(), "application/octet-stream", req.reference)
+	setContentHeaders(w.Header(), "application/octet-stream", req.reference, hit)
 	h.serveContent(w, r, content)
 	return nil
 }

@@ -47,6 +47,16 @@ type Content interface {
 	Referrers(ctx context.Context, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error)
 }
 
+// Fetcher gets from elsewhere what a [Content] does not have. All methods are
+// called concurrently, with the meaning and errors of those of Content; an
+// answer may come before it is complete, and Read of a blob then waits, or ends
+// with an error if the blob turns out to be bad.
+type Fetcher interface {
+	Manifest(ctx context.Context, repo store.Repository, reference string) (store.Manifest, error)
+	Blob(ctx context.Context, repo store.Repository, d digest.Digest) (io.ReadSeekCloser, int64, error)
+	Referrers(ctx context.Context, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error)
+}
+
 // Unavailable is an error of a [Content] that time may heal, such as an
 // upstream that is down or throttles. The client gets 503 and Retry-After.
 // It is not 429: containerd repeats a request at once after that.

@@ -19,6 +19,10 @@ type Options struct {
 	// there.
 	Aliases map[string]string
 
+	// Missing is asked for what content does not have; its answers count as
+	// misses. Nil is nobody.
+	Missing Fetcher
+
 	// Log gets the errors whose text clients do not see. Nil drops them.
 	Log *slog.Logger
 }
@@ -27,6 +31,7 @@ type Options struct {
 // concurrent use and keeps nothing between requests.
 type Handler struct {
 	content Content
+	missing Fetcher
 	names   names
 	log     *slog.Logger
 }
@@ -42,7 +47,7 @@ func New(content Content, opts Options) (*Handler, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{content: content, names: names, log: log}, nil
+	return &Handler{content: content, missing: opts.Missing, names: names, log: log}, nil
 }
 
 // Header values that are the same in every answer. They are put into the map
@@ -112,12 +117,15 @@ func rootPage(w http.ResponseWriter, r *http.Request) {
 
 // setContentHeaders describes content that is addressed by its digest. The
 // digest is the entity tag too: it changes exactly when the bytes do.
-func setContentHeaders(header http.Header, mediaType, digest string) {
+func setContentHeaders(header http.Header, mediaType, digest string, hit bool) {
 	values := [...]string{mediaType, digest, `"` + digest + `"`}
 	header["Content-Type"] = values[0:1:1]
 	header["Docker-Content-Digest"] = values[1:2:2]
 	header["Etag"] = values[2:3:3]
 	header["X-Mirrorctl-Cache"] = headerHit
+	if !hit {
+		header["X-Mirrorctl-Cache"] = headerMiss
+	}
 }
 
 // serveContent is [http.ServeContent], which knows ranges and conditions, with

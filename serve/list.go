@@ -78,6 +78,12 @@ func cutPage[T any](list []T, n int) ([]T, bool) {
 // the specification wants an empty index, not 404.
 func (h *Handler) referrers(w http.ResponseWriter, r *http.Request, req *request) error {
 	list, err := h.content.Referrers(r.Context(), req.repo, req.digest())
+	cache := headerHit
+	if h.missing != nil && len(list) == 0 && (err == nil || errors.Is(err, store.ErrNotFound)) {
+		if list, err = h.missing.Referrers(r.Context(), req.repo, req.digest()); len(list) > 0 {
+			cache = headerMiss
+		}
+	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
@@ -91,7 +97,7 @@ func (h *Handler) referrers(w http.ResponseWriter, r *http.Request, req *request
 	if list == nil {
 		list = []v1.Descriptor{}
 	}
-	w.Header()["X-Mirrorctl-Cache"] = headerHit
+	w.Header()["X-Mirrorctl-Cache"] = cache
 	writeJSON(w, r, http.StatusOK, v1.MediaTypeImageIndex, v1.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: v1.MediaTypeImageIndex,

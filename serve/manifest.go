@@ -14,6 +14,11 @@ import (
 // them has to say so itself.
 func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, req *request) error {
 	m, err := h.content.Manifest(r.Context(), req.repo, req.reference)
+	hit := true
+	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
+		hit = false
+		m, err = h.missing.Manifest(r.Context(), req.repo, req.reference)
+	}
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return errNoManifest(req)
@@ -21,7 +26,7 @@ func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, req *request)
 		return err
 	}
 	header := w.Header()
-	setContentHeaders(header, m.MediaType, string(m.Digest))
+	setContentHeaders(header, m.MediaType, string(m.Digest), hit)
 	if isConditional(r.Header) {
 		h.serveContent(w, r, bytes.NewReader(m.Bytes))
 		return nil

@@ -14,27 +14,11 @@ import (
 )
 
 // blob brings one blob into the store, from the first endpoint that has it.
-func (c *Client) blob(ctx context.Context, repo store.Repository, desc v1.Descriptor, p *Progress) error {
+func (c *Client) blob(ctx context.Context, lease *store.Lease, repo store.Repository, desc v1.Descriptor, p *Progress) error {
 	counted := false // by the transfer, byte for byte
-	err := c.once(ctx, repo, desc.Digest, func() error {
-		if err := c.transfers.Acquire(ctx, 1); err != nil {
-			return err
-		}
-		defer c.transfers.Release(1)
-		lease, err := c.hold(ctx)
-		if err != nil {
-			return err
-		}
-		w, err := lease.Writer(ctx, desc)
-		if errors.Is(err, store.ErrExists) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		counted = true
-		err = c.fill(ctx, repo, desc, w, p)
-		return errors.Join(err, w.Close())
+	err := c.once(ctx, repo, desc.Digest, func(f *flight) (err error) {
+		counted, err = c.bring(ctx, f, lease, desc, p)
+		return err
 	})
 	if err != nil {
 		return err
@@ -47,10 +31,30 @@ func (c *Client) blob(ctx context.Context, repo store.Repository, desc v1.Descri
 	return nil
 }
 
-// fill completes a writer from the endpoints of the repository's registry.
-func (c *Client) fill(ctx context.Context, repo store.Repository, desc v1.Descriptor, w *store.Writer, p *Progress) error {
+// bring does what a blob's flight is for. It reports whether there was something
+// to transfer, which p has then counted.
+func (c *Client) bring(ctx context.Context, f *flight, lease *store.Lease, desc v1.Descriptor, p *Progress) (bool, error) {
+	release, err := c.transfers.acquire(ctx, f)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	w, err := lease.Writer(ctx, desc)
+	if errors.Is(err, store.ErrExists) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	f.begin(w)
+	err = c.fill(ctx, f, desc, w, p)
+	return true, errors.Join(err, w.Close())
+}
+
+// fill completes a writer from the endpoints of the flight's registry.
+func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *store.Writer, p *Progress) error {
 	p.Bytes.Add(w.Offset())
-	return c.ask(ctx, repo, func(e *endpoint) error {
+	return c.ask(ctx, f.repo, func(e *endpoint) error {
 		strange := w.Offset() > 0 // there are bytes from elsewhere, which may be the bad ones
 		ranges := true            // e can send parts
 		r := retry{endpoint: e, tries: tries, first: c.pause}
@@ -59,7 +63,7 @@ func (c *Client) fill(ctx context.Context, repo store.Repository, desc v1.Descri
 		}
 		for {
 			before := w.Offset()
-			a, err := c.transfer(ctx, e, repo, desc, w, ranges, p)
+			a, err := c.transfer(ctx, e, f, desc, w, ranges, p)
 			if err == nil {
 				if err = w.Commit(ctx); !errors.Is(err, store.ErrMismatch) {
 					return local(err)
@@ -106,7 +110,7 @@ func isLocal(err error) bool {
 // transfer asks one endpoint for the bytes that are missing and writes them. It
 // returns what was answered, and no error when all bytes are there. Without
 // ranges it asks for all of them and skips those that are there.
-func (c *Client) transfer(ctx context.Context, e *endpoint, repo store.Repository, desc v1.Descriptor, w *store.Writer, ranges bool, p *Progress) (answer, error) {
+func (c *Client) transfer(ctx context.Context, e *endpoint, f *flight, desc v1.Descriptor, w *store.Writer, ranges bool, p *Progress) (answer, error) {
 	before := w.Offset()
 	if before == desc.Size {
 		return answer{}, nil
@@ -122,7 +126,7 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, repo store.Repositor
 	defer cancel()
 	// Without a size: regclient would take the rest of a blob for a broken one.
 	blob, err := await(limited, func() (blob.Reader, error) {
-		return e.client().BlobGet(limited, e.ref(repo, ""), descriptor.Descriptor{Digest: desc.Digest})
+		return e.client().BlobGet(limited, e.ref(f.repo, ""), descriptor.Descriptor{Digest: desc.Digest})
 	})
 	if errors.Is(err, errRange) && ranges {
 		return answer{}, err
@@ -142,7 +146,7 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, repo store.Repositor
 	if a.total >= 0 && a.total != desc.Size {
 		return a, wrongSize(e, desc, fmt.Sprintf("%d bytes", a.total), a)
 	}
-	counted := &counter{r: body, transferred: &p.Transferred}
+	counted := &counter{r: &polite{body, limited, f, &c.precedence}, transferred: &p.Transferred}
 	if skip := before - a.start; skip > 0 { // of a server that ignores ranges
 		if _, err := io.CopyN(io.Discard, counted, skip); err != nil {
 			return a, c.brokeOff(ctx, e, desc, w, counted.err)
@@ -205,7 +209,7 @@ func (c *Client) Repair(ctx context.Context, repo store.Repository, desc v1.Desc
 func (c *Client) refill(ctx context.Context, repo store.Repository, desc v1.Descriptor, w *store.Writer) error {
 	m, err := c.store.Manifest(ctx, repo, desc.Digest.String())
 	if errors.Is(err, store.ErrNotFound) {
-		return c.fill(ctx, repo, desc, w, &Progress{})
+		return c.fill(ctx, newFlight(repo), desc, w, &Progress{})
 	}
 	if err == nil && desc.Digest.Algorithm().FromBytes(m.Bytes) == desc.Digest {
 		return writeAll(ctx, w, m.Bytes)

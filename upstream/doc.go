@@ -43,7 +43,11 @@ type Options struct {
 	Registries map[string]Registry // by name: docker.io, ghcr.io
 	Jobs       int                 // blobs in transfer at a time; 0 is DefaultJobs
 	UserAgent  string
-	Log        *slog.Logger // nil is silent
+	// Guarded refuses registries, and redirects of theirs, that lead to this
+	// machine or to a private network, unless the registry has a URL or its name
+	// is an address. It is for a client that strangers make ask.
+	Guarded bool
+	Log     *slog.Logger // nil is silent
 }
 
 // DefaultJobs is how many blobs are transferred at a time.
@@ -56,11 +60,13 @@ type Client struct {
 	opts  Options
 	log   *slog.Logger
 
-	transfers *semaphore.Weighted // blobs
-	requests  *semaphore.Weighted // manifests and lookups, which are small
-	silence   time.Duration       // how long an upstream may send nothing
-	pause     time.Duration       // before something is tried again
-	creds     func() ([]config.Host, error)
+	transfers  slots               // blobs
+	precedence precedence          // of blobs that clients wait for
+	requests   *semaphore.Weighted // manifests and lookups, which are small
+	urgent     *semaphore.Weighted // those that clients wait for
+	silence    time.Duration       // how long an upstream may send nothing
+	pause      time.Duration       // before something is tried again
+	creds      func() ([]config.Host, error)
 
 	mu         sync.Mutex
 	flights    map[digest.Digest]*flight // content that is on its way
@@ -82,8 +88,9 @@ func New(st *store.Store, opts Options) *Client {
 		store:      st,
 		opts:       opts,
 		log:        opts.Log,
-		transfers:  semaphore.NewWeighted(int64(opts.Jobs)),
+		transfers:  newSlots(opts.Jobs),
 		requests:   semaphore.NewWeighted(int64(2 * opts.Jobs)),
+		urgent:     semaphore.NewWeighted(2 * maxUrgent),
 		silence:    silence,
 		pause:      firstPause,
 		creds:      sync.OnceValues(config.DockerLoad),

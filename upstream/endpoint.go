@@ -176,6 +176,10 @@ func (c *Client) newEndpoint(name, address string, conf Registry, mirror bool) (
 	if name == config.DockerRegistry && u.Host == config.DockerRegistryDNS {
 		host = config.HostNewName(config.DockerRegistry) // regclient's name for Docker Hub
 	}
+	if c.opts.Guarded && !mirror && conf.URL == "" && !isAddress(name) {
+		g := &guard{}
+		base.Proxy, base.DialContext = g.proxy, g.dial(base.TLSHandshakeTimeout)
+	}
 	e.host, e.hostname = host.Name, host.Hostname
 	e.tr = &transport{base: base, host: host.Hostname, silence: c.silence}
 	if mirror {

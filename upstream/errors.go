@@ -228,6 +228,9 @@ func unreachable(e *endpoint, a answer, err error) error {
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		failed.temporary = false
 		failed.Hint = fmt.Sprintf("if it speaks plain HTTP, say so: [registry.%q] url = \"http://%s\"", e.registry, e.hostname)
+	case errors.Is(err, errPrivate):
+		failed.temporary = false
+		failed.Hint = fmt.Sprintf("if that is meant, give its address: [registry.%q] url = \"https://%s\"", e.registry, e.hostname)
 	case errors.As(err, &lookup):
 		failed.temporary = !lookup.IsNotFound
 		failed.Detail = host + ": no address is known for this name"

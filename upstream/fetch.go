@@ -45,12 +45,12 @@ func (c *Client) Fetch(ctx context.Context, name reference.Named, root v1.Descri
 		}
 	}
 	for try := 1; ; try++ {
-		f := newFetch(&whole{client: c, repo: repo, progress: p, blobs: map[digest.Digest]*flight{}})
-		if err := f.run(ctx, root); err != nil {
-			return store.Pin{}, err
-		}
 		lease, err := c.hold(ctx)
 		if err != nil {
+			return store.Pin{}, err
+		}
+		f := newFetch(newWhole(c, lease, repo, p))
+		if err := f.run(ctx, node{Descriptor: root, signable: true, signableBelow: true}); err != nil {
 			return store.Pin{}, err
 		}
 		pin, err := lease.Publish(ctx, store.Image{
@@ -70,8 +70,11 @@ func (c *Client) Fetch(ctx context.Context, name reference.Named, root v1.Descri
 // its own, its referrers.
 type whole struct {
 	client   *Client
+	lease    *store.Lease
 	repo     store.Repository
 	progress *Progress
+	wanted   func(index store.Graph) []store.Child // which of an index's children to fetch; nil is all
+	met      func(store.Graph)                     // called for every manifest; nil is nothing
 
 	refused sync.Once // to say that referrers may not be read
 
@@ -79,6 +82,10 @@ type whole struct {
 	contents int
 	bytes    int64                     // of manifests
 	blobs    map[digest.Digest]*flight // of this image, each asked for once
+}
+
+func newWhole(c *Client, lease *store.Lease, repo store.Repository, p *Progress) *whole {
+	return &whole{client: c, lease: lease, repo: repo, progress: p, blobs: map[digest.Digest]*flight{}}
 }
 
 // fetch is one walk.
@@ -105,11 +112,9 @@ type node struct {
 	signableBelow bool
 }
 
-func (f *fetch) run(ctx context.Context, root v1.Descriptor) error {
+func (f *fetch) run(ctx context.Context, root node) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return f.walk(ctx, group, node{Descriptor: root, signable: true, signableBelow: true})
-	})
+	group.Go(func() error { return f.walk(ctx, group, root) })
 	return group.Wait()
 }
 
@@ -152,6 +157,9 @@ func (f *fetch) walk(ctx context.Context, group *errgroup.Group, n node) error {
 	f.mu.Lock()
 	f.manifests = append(f.manifests, m)
 	f.mu.Unlock()
+	if f.met != nil {
+		f.met(graph)
+	}
 	if n.signable {
 		group.Go(func() error { return f.referrers(ctx, group, m.Digest, n.depth) })
 	}
@@ -163,19 +171,19 @@ func (f *fetch) below(ctx context.Context, group *errgroup.Group, n node, graph 
 	if err := f.count(len(graph.Children), 0); err != nil {
 		return err
 	}
-	lease, err := f.client.hold(ctx)
-	if err != nil {
-		return err
+	children := graph.Children
+	if f.wanted != nil {
+		children = f.wanted(graph)
 	}
-	wanted := make([]digest.Digest, len(graph.Children))
-	for i, child := range graph.Children {
+	wanted := make([]digest.Digest, len(children))
+	for i, child := range children {
 		wanted[i] = child.Digest
 	}
-	if err := lease.Hold(ctx, wanted...); err != nil {
+	if err := f.lease.Hold(ctx, wanted...); err != nil {
 		return err
 	}
 	met := map[digest.Digest]bool{} // a list may repeat itself
-	for _, child := range graph.Children {
+	for _, child := range children {
 		if met[child.Digest] {
 			continue
 		}
@@ -202,7 +210,7 @@ func (f *fetch) blob(ctx context.Context, child store.Child) error {
 	w.mu.Lock()
 	b, there := w.blobs[child.Digest]
 	if !there {
-		b = &flight{done: make(chan struct{})}
+		b = newFlight(f.repo)
 		w.blobs[child.Digest] = b
 	}
 	w.mu.Unlock()
@@ -216,7 +224,7 @@ func (f *fetch) blob(ctx context.Context, child store.Child) error {
 	}
 	defer close(b.done)
 	w.progress.expect(child.Size)
-	b.err = lost(w.client.blob(ctx, w.repo, child.Descriptor, w.progress), string(child.Kind), child.Digest)
+	b.err = lost(w.client.blob(ctx, w.lease, w.repo, child.Descriptor, w.progress), string(child.Kind), child.Digest)
 	return b.err
 }
 
@@ -257,21 +265,17 @@ func isAttestation(d v1.Descriptor) bool {
 // manifest returns a manifest from the store, and brings it there before if need be.
 func (f *fetch) manifest(ctx context.Context, desc v1.Descriptor) (store.Manifest, error) {
 	c := f.client
-	lease, err := c.hold(ctx)
-	if err != nil {
-		return store.Manifest{}, err
-	}
 	if err := desc.Digest.Validate(); err != nil || desc.Digest.Algorithm() == digest.SHA384 {
 		return store.Manifest{}, &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("digest %q", desc.Digest), Err: errors.Join(ErrUnsupported, err)}
 	}
-	if err := lease.Hold(ctx, desc.Digest); err != nil {
+	if err := f.lease.Hold(ctx, desc.Digest); err != nil {
 		return store.Manifest{}, err
 	}
 	if m, err := f.stored(ctx, desc); !errors.Is(err, store.ErrNotFound) {
 		return m, err
 	}
 	var m store.Manifest
-	err = c.once(ctx, f.repo, desc.Digest, func() error {
+	err := c.once(ctx, f.repo, desc.Digest, func(*flight) (err error) {
 		// Whoever had the flight before may have brought it.
 		if m, err = f.stored(ctx, desc); !errors.Is(err, store.ErrNotFound) {
 			return err
@@ -287,7 +291,7 @@ func (f *fetch) manifest(ctx context.Context, desc v1.Descriptor) (store.Manifes
 				}
 			}
 			f.progress.Transferred.Add(m.Size)
-			return c.keep(ctx, e, lease, m)
+			return c.keep(ctx, e, f.lease, m)
 		})
 	})
 	if err != nil {

@@ -33,7 +33,7 @@ const maxPages = 100
 // fails to answer fails the image, because a signature left out now would never
 // be looked for again.
 func (f *fetch) referrers(ctx context.Context, group *errgroup.Group, subject digest.Digest, depth int) error {
-	var found []digest.Digest
+	var found []v1.Descriptor
 	listed, err := f.askOptional(ctx, func(e *endpoint) (err error) {
 		found, err = f.client.listReferrers(ctx, e, f.repo, subject)
 		return err
@@ -46,19 +46,50 @@ func (f *fetch) referrers(ctx context.Context, group *errgroup.Group, subject di
 	}
 	for _, d := range found {
 		group.Go(func() error {
-			return f.apart(ctx, "", "", node{Descriptor: v1.Descriptor{Digest: d}, depth: depth + 1, subject: subject, signable: true, signableBelow: true})
+			return f.apart(ctx, "", "", node{Descriptor: v1.Descriptor{Digest: d.Digest}, depth: depth + 1, subject: subject, signable: true, signableBelow: true})
 		})
 	}
-	base := subject.Algorithm().String() + "-" + subject.Encoded()
 	if !listed {
-		group.Go(func() error { return f.companion(ctx, subject, base[:min(len(base), 128)], depth, true) })
+		group.Go(func() error { return f.companion(ctx, subject, fallbackTag(subject), depth, true) })
 	}
+	base := subject.Algorithm().String() + "-" + subject.Encoded()
 	if subject.Algorithm() == digest.SHA256 { // cosign knows no other
 		for _, suffix := range companionSuffixes {
 			group.Go(func() error { return f.companion(ctx, subject, base+suffix, depth, false) })
 		}
 	}
 	return nil
+}
+
+// fallbackTag is that of the list of referrers where the API is not known.
+func fallbackTag(subject digest.Digest) string {
+	tag := subject.Algorithm().String() + "-" + subject.Encoded()
+	return tag[:min(len(tag), 128)]
+}
+
+// listed asks what refers to a manifest without fetching that.
+func (f *fetch) listed(ctx context.Context, subject digest.Digest) ([]v1.Descriptor, error) {
+	var found []v1.Descriptor
+	there, err := f.askOptional(ctx, func(e *endpoint) (err error) {
+		found, err = f.client.listReferrers(ctx, e, f.repo, subject)
+		return err
+	})
+	if there || err != nil {
+		return found, err
+	}
+	var m store.Manifest
+	there, err = f.askOptional(ctx, func(e *endpoint) (err error) {
+		m, err = f.client.tagged(ctx, e, f.repo, fallbackTag(subject))
+		return err
+	})
+	if !there || err != nil {
+		return nil, err
+	}
+	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
+	for _, child := range graph.Children {
+		found = append(found, child.Descriptor)
+	}
+	return found, err
 }
 
 // companion fetches what a tag that goes with a manifest means, if there is one.
@@ -137,11 +168,11 @@ func (f *fetch) askOptional(ctx context.Context, fn func(*endpoint) error) (bool
 
 // listReferrers asks one endpoint what refers to subject. An empty list of a
 // mirror is an error, because the registry may know more.
-func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) ([]digest.Digest, error) {
+func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error) {
 	if e.folder != "" {
 		return c.listInFolder(ctx, e, repo, subject)
 	}
-	var found []digest.Digest
+	var found []v1.Descriptor
 	page := ""
 	for range maxPages {
 		list, err := request(ctx, c, e, func(ctx context.Context, ex *exchange) (referrersPage, error) {
@@ -156,7 +187,7 @@ func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repo
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, list.digests...)
+		found = append(found, list.descs...)
 		if list.next == "" {
 			if len(found) == 0 && e.mirror {
 				return nil, &Error{Cause: ErrNotFound, Detail: e.String() + " knows no referrers", Err: ErrNotFound}
@@ -169,8 +200,8 @@ func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repo
 }
 
 type referrersPage struct {
-	digests []digest.Digest
-	next    string // the query of the next page
+	descs []v1.Descriptor
+	next  string // the query of the next page
 }
 
 // nextPage matches a link to the next page (RFC 5988).
@@ -189,9 +220,7 @@ func readReferrers(resp *http.Response, ex *exchange) (referrersPage, error) {
 	if err := json.Unmarshal(content, &index); err != nil || index.Manifests == nil {
 		return page, &Error{Cause: ErrNotRegistry, Detail: "no list of referrers", Err: errors.Join(ErrNotRegistry, err)}
 	}
-	for _, d := range index.Manifests {
-		page.digests = append(page.digests, d.Digest)
-	}
+	page.descs = index.Manifests
 	if link := nextPage.FindStringSubmatch(ex.last().link); link != nil {
 		if u, err := url.Parse(link[1]); err == nil {
 			page.next = u.RawQuery
@@ -202,15 +231,17 @@ func readReferrers(resp *http.Response, ex *exchange) (referrersPage, error) {
 
 // listInFolder looks for referrers in an OCI layout. There is no API for them,
 // so that all its manifests are read.
-func (c *Client) listInFolder(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) ([]digest.Digest, error) {
-	return request(ctx, c, e, func(ctx context.Context, _ *exchange) ([]digest.Digest, error) {
+func (c *Client) listInFolder(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error) {
+	return request(ctx, c, e, func(ctx context.Context, _ *exchange) ([]v1.Descriptor, error) {
 		list, err := e.client().ReferrerList(ctx, e.ref(repo, subject.String()), scheme.WithReferrerSlowSearch())
 		if err != nil {
 			return nil, err
 		}
-		var found []digest.Digest
+		var found []v1.Descriptor
 		for _, d := range list.Descriptors {
-			found = append(found, d.Digest)
+			desc := toOCI(d)
+			desc.ArtifactType, desc.Annotations = d.ArtifactType, d.Annotations
+			found = append(found, desc)
 		}
 		return found, nil
 	})

@@ -46,10 +46,14 @@ func requestOnce[T any](ctx context.Context, c *Client, e *endpoint, fn func(con
 	if err := e.health.down(); err != nil {
 		return none, err
 	}
-	if err := c.requests.Acquire(ctx, 1); err != nil {
+	limit := c.requests
+	if isUrgent(ctx) {
+		limit = c.urgent
+	}
+	if err := limit.Acquire(ctx, 1); err != nil {
 		return none, err
 	}
-	defer c.requests.Release(1)
+	defer limit.Release(1)
 	ex := &exchange{}
 	limited, cancel := context.WithTimeout(ctx, 2*c.silence)
 	defer cancel()

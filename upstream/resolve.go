@@ -44,6 +44,50 @@ func (c *Client) head(ctx context.Context, e *endpoint, repo store.Repository, t
 	})
 }
 
+// tagged gets what a tag means from one endpoint: one request where head and
+// manifest are two.
+func (c *Client) tagged(ctx context.Context, e *endpoint, repo store.Repository, tag string) (store.Manifest, error) {
+	return request(ctx, c, e, func(ctx context.Context, ex *exchange) (store.Manifest, error) {
+		m, err := e.client().ManifestGet(ctx, e.ref(repo, tag))
+		if err != nil {
+			return store.Manifest{}, err
+		}
+		desc, err := described(m)
+		if err != nil {
+			return store.Manifest{}, err
+		}
+		raw, err := m.RawBody()
+		if err != nil {
+			return store.Manifest{}, err
+		}
+		ex.wanted = desc.Digest
+		desc.Size = int64(len(raw))
+		return store.Manifest{Descriptor: desc, Bytes: raw}, verify(desc.Digest, raw)
+	})
+}
+
+// verify returns store.ErrMismatch for content that is something else.
+func verify(d digest.Digest, content []byte) error {
+	if err := d.Validate(); err != nil {
+		return err
+	}
+	if d.Algorithm().FromBytes(content) != d {
+		return store.ErrMismatch
+	}
+	return nil
+}
+
+// blobSize asks one endpoint how many bytes a blob has.
+func (c *Client) blobSize(ctx context.Context, e *endpoint, repo store.Repository, d digest.Digest) (int64, error) {
+	return request(ctx, c, e, func(ctx context.Context, _ *exchange) (int64, error) {
+		b, err := e.client().BlobHead(ctx, e.ref(repo, ""), descriptor.Descriptor{Digest: d})
+		if err != nil {
+			return 0, err
+		}
+		return b.GetDescriptor().Size, b.Close()
+	})
+}
+
 // manifest gets one manifest by digest from one endpoint.
 func (c *Client) manifest(ctx context.Context, e *endpoint, repo store.Repository, d digest.Digest) (store.Manifest, error) {
 	return request(ctx, c, e, func(ctx context.Context, ex *exchange) (store.Manifest, error) {

@@ -1,0 +1,362 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/singleflight"
+
+	"mirrorctl/store"
+)
+
+// PullThrough brings what is asked for and missing in a store from upstreams,
+// and answers with it while it arrives. A reference is decided by the first who
+// asks and then stands like any pin; the image is fetched whole in the
+// background, whoever stays or leaves. It is safe for concurrent use.
+type PullThrough struct {
+	client     *Client
+	store      *store.Store
+	registries map[string]bool
+	platforms  []v1.Platform
+	log        *slog.Logger
+
+	ctx    context.Context // of all work, ends with Close
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	walks  chan struct{} // images in the background at a time
+	asked  singleflight.Group
+	misses misses
+
+	mu       sync.Mutex
+	arriving map[string]*arriving // by name
+	known    map[digest.Digest]*known
+}
+
+// PullThroughOptions configure a PullThrough.
+type PullThroughOptions struct {
+	Registries []string      // whose images may be fetched: docker.io, ghcr.io
+	Platforms  []v1.Platform // fetched without being asked for; none is all
+	Log        *slog.Logger  // nil is silent
+}
+
+// parallelArrivals is how many images are fetched in the background at a time.
+const parallelArrivals = 4
+
+// NewPullThrough returns a pull-through by way of client into its store, and
+// goes on with what arrived there before. Close it before the client.
+func NewPullThrough(ctx context.Context, client *Client, opts PullThroughOptions) (*PullThrough, error) {
+	p := &PullThrough{
+		client:     client,
+		store:      client.store,
+		registries: map[string]bool{},
+		platforms:  opts.Platforms,
+		log:        opts.Log,
+		walks:      make(chan struct{}, parallelArrivals),
+		arriving:   map[string]*arriving{},
+		known:      map[digest.Digest]*known{},
+	}
+	if p.log == nil {
+		p.log = slog.New(slog.DiscardHandler)
+	}
+	for _, name := range opts.Registries {
+		if _, err := client.registry(name); err != nil {
+			return nil, err
+		}
+		p.registries[name] = true
+	}
+	all, err := p.store.Arrivals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	for _, a := range all {
+		if !p.registries[a.Registry] {
+			continue
+		}
+		p.log.Info("going on with an image", "image", a.Name())
+		if err := p.recall(p.begin(a)); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+	}
+	return p, nil
+}
+
+// Close stops all transfers. What has arrived is kept, and the next PullThrough
+// on the store goes on with it.
+func (p *PullThrough) Close() error {
+	p.cancel()
+	p.tasks.Wait()
+	return nil
+}
+
+// Manifest returns what a tag or digest means that the store does not have. It
+// does not wait for layers. It returns store.ErrNotFound if no listed registry
+// has it, and an error with RetryAfter if one is in trouble.
+func (p *PullThrough) Manifest(ctx context.Context, repo store.Repository, reference string) (store.Manifest, error) {
+	name := store.Pin{Repository: repo, Reference: reference}.Name()
+	if !p.registries[repo.Registry] {
+		return store.Manifest{}, fmt.Errorf("%s: %w", name, store.ErrNotFound)
+	}
+	return shared(ctx, &p.asked, name, func() (store.Manifest, error) {
+		m, err := p.manifest(urgently(p.ctx), repo, reference, name)
+		return m, p.explain(name, err)
+	})
+}
+
+// shared runs fn once for all who ask for the same at the same time, and for
+// none of them alone: it goes on when the one who came first leaves.
+func shared[T any](ctx context.Context, group *singleflight.Group, key string, fn func() (T, error)) (T, error) {
+	done := group.DoChan(key, func() (any, error) { return fn() })
+	select {
+	case r := <-done:
+		v, _ := r.Val.(T)
+		return v, r.Err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
+
+func (p *PullThrough) manifest(ctx context.Context, repo store.Repository, reference, name string) (store.Manifest, error) {
+	if x, child, ok := p.lookup(digest.Digest(reference)); ok && child.Kind == store.KindManifest {
+		return p.part(ctx, x, child.Descriptor)
+	}
+	a, err := p.store.Arrival(ctx, repo, reference)
+	if errors.Is(err, store.ErrNotFound) {
+		return p.decide(ctx, repo, reference, name)
+	}
+	if err != nil {
+		return store.Manifest{}, err
+	}
+	return p.part(ctx, p.begin(a), v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType})
+}
+
+// decide asks upstream what a reference means, and keeps to the answer.
+func (p *PullThrough) decide(ctx context.Context, repo store.Repository, reference, name string) (store.Manifest, error) {
+	if err := p.misses.recent(name); err != nil {
+		return store.Manifest{}, err
+	}
+	if published, err := p.belongs(ctx, repo, reference); err != nil || published {
+		return store.Manifest{}, errors.Join(err, store.ErrNotFound)
+	}
+	var m store.Manifest
+	var from *endpoint
+	err := p.client.ask(ctx, repo, func(e *endpoint) (err error) {
+		from = e
+		if strings.Contains(reference, ":") {
+			if m, err = p.client.manifest(ctx, e, repo, digest.Digest(reference)); err == nil {
+				if err = verify(m.Digest, m.Bytes); err != nil {
+					err = mismatch(e.String(), m.Digest, answer{}, err)
+				}
+			}
+			return err
+		}
+		m, err = p.client.tagged(ctx, e, repo, reference)
+		return err
+	})
+	if err != nil {
+		p.misses.note(name, err)
+		return store.Manifest{}, err
+	}
+	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
+	if err != nil {
+		return store.Manifest{}, &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", m.Digest, err), Err: err}
+	}
+	a, err := p.store.Arrive(ctx, repo, reference, m.Descriptor)
+	if errors.Is(err, store.ErrExists) { // another process was faster
+		return p.store.Manifest(ctx, repo, reference)
+	}
+	if err != nil {
+		return store.Manifest{}, err
+	}
+	x := p.begin(a)
+	if a.Digest != m.Digest {
+		return p.part(ctx, x, v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType})
+	}
+	p.log.Info("pinned, fetching", "image", name, "digest", a.Digest.String(), "from", from.String())
+	if err := x.lease.Hold(ctx, m.Digest); err != nil {
+		return store.Manifest{}, err
+	}
+	p.met(x, graph)
+	return m, p.client.keep(ctx, from, x.lease, m)
+}
+
+// companionTag matches the tags that belong to a manifest: the referrers API's
+// fallback and cosign's.
+var companionTag = regexp.MustCompile(`^sha256-([0-9a-f]{64})(\.[a-z]+)?$`)
+
+// belongs reports whether a reference would belong to an image that the store
+// has whole: it was looked for when that was fetched, and a pin asks nobody.
+func (p *PullThrough) belongs(ctx context.Context, repo store.Repository, reference string) (bool, error) {
+	match := companionTag.FindStringSubmatch(reference)
+	if match == nil {
+		return false, nil
+	}
+	return p.published(ctx, repo, digest.NewDigestFromEncoded(digest.SHA256, match[1]))
+}
+
+func (p *PullThrough) published(ctx context.Context, repo store.Repository, d digest.Digest) (bool, error) {
+	_, err := p.store.Manifest(ctx, repo, d.String())
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// part returns a manifest of an image that is arriving, and brings it before if
+// need be.
+func (p *PullThrough) part(ctx context.Context, x *arriving, desc v1.Descriptor) (store.Manifest, error) {
+	w := newWhole(p.client, x.lease, x.arrival.Repository, &Progress{})
+	m, err := newFetch(w).manifest(ctx, desc)
+	if err != nil {
+		return store.Manifest{}, err
+	}
+	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
+	if err != nil {
+		return store.Manifest{}, &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", m.Digest, err), Err: err}
+	}
+	p.met(x, graph)
+	return m, nil
+}
+
+// Blob opens content that the store does not have, while it arrives. Whoever
+// asks for the same content gets it from the same transfer. The errors are those
+// of Manifest; reading returns store.ErrBroken for content that turns out to be
+// bad, before its end has been read.
+func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.Digest) (io.ReadSeekCloser, int64, error) {
+	if !p.registries[repo.Registry] {
+		return nil, 0, fmt.Errorf("blob %s: %w", d, store.ErrNotFound)
+	}
+	name := repo.String() + "@" + d.String()
+	b, err := p.locate(ctx, repo, d, name)
+	if err != nil {
+		return nil, 0, p.explain(name, err)
+	}
+	for {
+		f := p.demand(b)
+		select {
+		case <-f.begun:
+			follower, err := f.writer.Follow(ctx)
+			if !errors.Is(err, store.ErrNotFound) {
+				return follower, b.Size, err
+			}
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+		select { // it is about to end
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+		if f.err == nil {
+			return p.store.Blob(ctx, repo, d)
+		}
+		if f.final(b.repo) || p.ctx.Err() != nil {
+			p.misses.note(name, f.err)
+			return nil, 0, p.explain(name, f.err)
+		}
+	}
+}
+
+// wanted is a blob that a client waits for.
+type wanted struct {
+	v1.Descriptor
+	repo  store.Repository
+	lease *store.Lease // nil for a blob of no image that is arriving
+}
+
+// locate finds out where a blob comes from and how large it is.
+func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d digest.Digest, name string) (wanted, error) {
+	if x, child, ok := p.lookup(d); ok {
+		desc := v1.Descriptor{Digest: d, MediaType: child.MediaType, Size: child.Size}
+		return wanted{Descriptor: desc, repo: x.arrival.Repository, lease: x.lease}, nil
+	}
+	if err := p.misses.recent(name); err != nil {
+		return wanted{}, err
+	}
+	// Of an image that this mirror does not know: a client had its manifest
+	// from elsewhere.
+	size, err := shared(ctx, &p.asked, "size "+name, func() (size int64, err error) {
+		err = p.client.ask(urgently(p.ctx), repo, func(e *endpoint) error {
+			size, err = p.client.blobSize(urgently(p.ctx), e, repo, d)
+			return err
+		})
+		return size, err
+	})
+	p.misses.note(name, err)
+	return wanted{Descriptor: v1.Descriptor{Digest: d, Size: size}, repo: repo}, err
+}
+
+// demand returns the flight of a blob that a client waits for, and starts it if
+// there is none.
+func (p *PullThrough) demand(b wanted) *flight {
+	f, mine := p.client.join(b.repo, b.Digest)
+	p.client.hurry(f)
+	if !mine {
+		return f
+	}
+	p.tasks.Go(func() {
+		_ = p.client.fly(p.ctx, b.Digest, f, func(f *flight) error { // the error is in f
+			lease := b.lease
+			if lease == nil {
+				own, err := p.store.NewLease(p.ctx)
+				if err != nil {
+					return err
+				}
+				defer own.Close()
+				lease = own
+			}
+			_, err := p.client.bring(p.ctx, f, lease, b.Descriptor, &Progress{})
+			return err
+		})
+	})
+	return f
+}
+
+// unavailable is a trouble of an upstream that may pass.
+type unavailable struct {
+	error
+	after time.Duration
+}
+
+func (e unavailable) Unwrap() error             { return e.error }
+func (e unavailable) RetryAfter() time.Duration { return e.after }
+
+// retryAfter is how long a client should wait if the upstream does not say.
+const retryAfter = 10 * time.Second
+
+// explain makes of a failure what package serve understands, and says in the
+// log what a client is not told.
+func (p *PullThrough) explain(name string, err error) error {
+	var failed *Error
+	switch {
+	case err == nil, p.ctx.Err() != nil, errors.Is(err, store.ErrNotFound):
+		return err
+	case errors.Is(err, store.ErrLeaseEnded): // removed while it arrived
+		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
+	case !errors.As(err, &failed):
+		return err
+	case errors.Is(err, ErrNotFound):
+		p.log.Info("not found upstream", "image", name)
+		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
+	case errors.Is(err, ErrUnauthorized), errors.Is(err, ErrForbidden):
+		p.log.Warn("refused upstream", "image", name, "err", err, "hint", failed.Hint)
+		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
+	}
+	p.log.Warn("upstream in trouble", "image", name, "err", err, "hint", failed.Hint)
+	after := failed.retryAfter
+	if after <= 0 {
+		after = retryAfter
+	}
+	return unavailable{err, after}
+}
