@@ -181,37 +181,30 @@ func (w *Writer) fits(n int) error {
 	return nil
 }
 
-// bufferSize is what is read, hashed and written at a time; two of these are in
-// use per transfer of a large blob.
-const bufferSize = 1 << 20
+// bufferSize is what is read, written and hashed at a time. Larger buffers cost
+// more: what has left the processor's cache has to come back for the hash.
+const bufferSize = 256 << 10
 
-// ReadFrom appends all of r, hashing one buffer while the next one is read and
-// written: hashing alone takes as long as both.
+// writeBackSize is how many bytes are written before the disk is set to work.
+const writeBackSize = 8 << 20
+
+// ReadFrom appends all of r.
 func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	var total int64
-	hashed := make(chan struct{}, 1)
-	hashed <- struct{}{}                                // nothing is being hashed
-	size := 1 + min(bufferSize-1, w.desc.Size-w.offset) // one more byte shows a body that is too long
-	buffers := [2][]byte{make([]byte, size), make([]byte, size)}
-	defer func() { <-hashed }()
-	for i := 0; ; i++ {
-		buf := buffers[i%2]
+	started := w.offset // up to where the disk is at work
+	buf := make([]byte, 1+min(bufferSize-1, w.desc.Size-w.offset)) // one more byte shows a body that is too long
+	for {
 		atLeast := (len(buf) + 1) / 2
 		if w.tail.followed() {
 			atLeast = 1 // they should not wait for a buffer to fill
 		}
 		n, readErr := io.ReadAtLeast(r, buf, atLeast)
-		if err := w.fits(n); err != nil {
-			return total, err
-		}
-		n, writeErr := w.file.Write(buf[:n])
-		<-hashed
-		go func() {
-			w.hash.Write(buf[:n])
-			hashed <- struct{}{}
-		}()
-		w.advance(int64(n))
+		n, writeErr := w.Write(buf[:n])
 		total += int64(n)
+		if whole := w.offset / writeBackSize * writeBackSize; whole > started {
+			writeBack(w.file, started, whole-started)
+			started = whole
+		}
 		if writeErr != nil {
 			return total, writeErr
 		}
