@@ -268,6 +268,10 @@ func TestRestore(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	// Who has looked before, and asks when it is back.
+	if err := c.Restore(t.Context(), pin.Repository, lost, &Progress{}); err != nil {
+		t.Error(err)
+	}
 	if asked := f.asked(); len(asked) != 1 || asked[0] != "GET blobs/"+layer.Digest.String() {
 		t.Errorf("asked %v", asked)
 	}
