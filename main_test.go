@@ -55,15 +55,29 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// exits is a command of the scripts: exits CODE PROGRAM ARGS... fails unless the
-// program exits with that code. It is a program too, so that scripts can run it
-// in the background and interrupt it.
+// exits is a command of the scripts: exits [-unheard] CODE PROGRAM ARGS... fails
+// unless the program exits with that code. It is a program too, so that scripts
+// can run it in the background and interrupt it. With -unheard nobody reads what
+// the program prints: both streams are pipes whose reader has gone away.
 func exits() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt)
-	cmd := exec.Command(os.Args[2], os.Args[3:]...)
+	args := os.Args[1:]
+	unheard := args[0] == "-unheard"
+	if unheard {
+		args = args[1:]
+	}
+	cmd := exec.Command(args[1], args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Start(); err != nil {
+	var err error
+	if unheard {
+		var r, w *os.File
+		if r, w, err = os.Pipe(); err == nil {
+			err = r.Close()
+		}
+		cmd.Stdout, cmd.Stderr = w, w
+	}
+	if err = errors.Join(err, cmd.Start()); err != nil {
 		fmt.Fprintln(os.Stderr, "exits:", err)
 		os.Exit(1)
 	}
@@ -73,8 +87,8 @@ func exits() {
 		}
 	}()
 	_ = cmd.Wait() // the state says it
-	if got := cmd.ProcessState.ExitCode(); strconv.Itoa(got) != os.Args[1] {
-		fmt.Fprintf(os.Stderr, "exits: %s exited with %d, want %s\n", os.Args[2], got, os.Args[1])
+	if got := cmd.ProcessState.ExitCode(); strconv.Itoa(got) != args[0] {
+		fmt.Fprintf(os.Stderr, "exits: %s exited with %d, want %s\n", args[1], got, args[0])
 		os.Exit(1)
 	}
 }

@@ -100,6 +100,8 @@ func TestConfigMistakes(t *testing.T) {
 		"[serve]\naliases = { Gh = \"ghcr.io\" }":                        `2:13: alias "Gh": must be`,
 		"[serve]\naliases = { \"a/b\" = \"ghcr.io\" }":                   `2:13: alias "a/b": must be`,
 		"[serve]\naliases = { library = \"ghcr.io\" }":                   `2:13: alias "library" would hide`,
+		"[serve]\naliases = { v2 = \"ghcr.io\" }":                        `2:13: alias "v2" would hide the API`,
+		"[registry.\"" + strings.Repeat("a", 256) + ".b\"]":              `1:11: "` + strings.Repeat("a", 256) + `.b" is not a registry`,
 		"[serve]\naliases = { g = \"\" }":                                `2:13: g: "" is not a registry`,
 		"serve = 1":                                                      `1:1: serve must be a table, not a number`,
 		"[registry]\n\"docker.io\" = \"http://x\"":                       `2:1: registry."docker.io" must be a table, not a string`,

@@ -2,7 +2,6 @@ package cmd
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/url"
 	"path/filepath"
@@ -11,10 +10,10 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"mirrorctl/lockfile/stricttoml"
+	"mirrorctl/serve"
 )
 
 // maxJobs is far more than any network can use.
@@ -39,16 +38,16 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 	c.LogLevel = r.choice(root, "log_level", "debug", "info", "warn", "error")
 	c.MirrorHosts = r.mirrorHosts(root)
 
-	serve := root.Table("serve")
+	server := root.Table("serve")
 	c.Serve = serveConfig{
-		Listen:          r.listen(serve, "listen"),
-		DefaultRegistry: r.registryName(serve, "default_registry"),
-		AccessLog:       r.choice(serve, "access_log", "off", "text", "json"),
-		Aliases:         r.aliases(serve.Table("aliases")),
-		PullThrough:     r.registryNames(serve, "pull_through"),
-		Platforms:       r.platforms(serve, "platforms"),
+		Listen:          r.listen(server, "listen"),
+		DefaultRegistry: r.registryName(server, "default_registry"),
+		AccessLog:       r.choice(server, "access_log", "off", "text", "json"),
+		Aliases:         r.aliases(server.Table("aliases")),
+		PullThrough:     r.registryNames(server, "pull_through"),
+		Platforms:       r.platforms(server, "platforms"),
 	}
-	serve.Done()
+	server.Done()
 
 	registries := root.Table("registry")
 	for _, key := range registries.Keys() {
@@ -57,7 +56,7 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 			continue // not a table, and told so
 		}
 		conf := r.registry(table)
-		name, err := normalRegistry(key)
+		name, err := serve.RegistryName(key)
 		if err != nil {
 			registries.Errorf(stricttoml.Key{key}, "%v", err)
 			continue
@@ -77,7 +76,7 @@ func (configReader) registryNames(t *stricttoml.Table, key string) []string {
 	list, _ := t.Strings(key)
 	var names []string
 	for i, text := range list {
-		name, err := normalRegistry(text)
+		name, err := serve.RegistryName(text)
 		if err != nil {
 			t.Errorf(stricttoml.Key{key, strconv.Itoa(i)}, "%s: %v", key, err)
 		}
@@ -105,7 +104,7 @@ func (configReader) mirrorHosts(root *stricttoml.Table) []string {
 	var hosts []string
 	for i, text := range list {
 		at := stricttoml.Key{"mirror_hosts", strconv.Itoa(i)}
-		host, err := normalRegistry(text)
+		host, err := serve.RegistryName(text)
 		switch {
 		case err != nil:
 			root.Errorf(at, "mirror_hosts: %q is not an address as image names have it: a host, with a dot in it or :port after it", text)
@@ -175,7 +174,7 @@ func (r configReader) url(t *stricttoml.Table) string {
 func (r configReader) aliases(t *stricttoml.Table) map[string]string {
 	var aliases map[string]string
 	for _, alias := range t.Keys() {
-		if err := checkAlias(alias); err != nil {
+		if err := serve.CheckAlias(alias); err != nil {
 			t.Errorf(stricttoml.Key{alias}, "%v", err)
 		}
 		if name := r.registryName(t, alias); name != "" {
@@ -193,7 +192,7 @@ func (configReader) registryName(t *stricttoml.Table, key string) string {
 	if !ok {
 		return ""
 	}
-	name, err := normalRegistry(text)
+	name, err := serve.RegistryName(text)
 	if err != nil {
 		t.Errorf(stricttoml.Key{key}, "%s: %v", key, err)
 	}
@@ -269,33 +268,4 @@ func httpURL(text string) (string, error) {
 		}
 	}
 	return strings.TrimRight(u.String(), "/"), nil
-}
-
-// normalRegistry returns the one name of a registry: lower case, and docker.io
-// for all names of Docker Hub.
-func normalRegistry(text string) (string, error) {
-	name := strings.ToLower(text)
-	if name == "index.docker.io" || name == "registry-1.docker.io" {
-		return "docker.io", nil
-	}
-	// What a registry is and what a path component is the reference grammar
-	// decides, so it is asked.
-	named, err := reference.ParseNormalizedNamed(name + "/a/b")
-	if err != nil || reference.Domain(named) != name || reference.Path(named) != "a/b" {
-		return "", fmt.Errorf("%q is not a registry: a host, with a dot in it or :port after it", text)
-	}
-	return name, nil
-}
-
-// checkAlias takes a first path component that cannot be a registry and does not
-// hide repositories that everybody uses.
-func checkAlias(alias string) error {
-	if alias == "library" {
-		return errors.New(`alias "library" would hide Docker Hub's own images`)
-	}
-	named, err := reference.ParseNormalizedNamed("docker.io/" + alias + "/a")
-	if err != nil || strings.ContainsAny(alias, "./") || alias == "localhost" || reference.Path(named) != alias+"/a" {
-		return fmt.Errorf("alias %q: must be one word of lower-case letters, digits, - and _, without a dot", alias)
-	}
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -65,6 +66,9 @@ func (d *discovery) sources(paths []string) ([]source, error) {
 	add := func(s source) {
 		if !seen[s.files[0]] {
 			seen[s.files[0]] = true
+			if s.err == nil {
+				s.err = checkFileName(s.files[0])
+			}
 			all = append(all, s)
 		}
 	}
@@ -94,6 +98,14 @@ func (d *discovery) sources(paths []string) ([]source, error) {
 		}
 	}
 	return all, nil
+}
+
+// checkFileName refuses what a lock cannot hold, before anything is fetched.
+func checkFileName(file string) error {
+	if utf8.ValidString(file) {
+		return nil
+	}
+	return fmt.Errorf("%q: the name is not UTF-8, so that mirror.lock cannot hold it: rename the file, or its folder", file)
 }
 
 // searchFolder returns what there is to look through in a folder and below,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
 
 	"mirrorctl/lockfile"
@@ -49,6 +50,17 @@ func dryPlan(ctx context.Context, st *store.Store, j *job) (string, error) {
 		var err error
 		if action, pin, err = (&jobs{store: st}).plan(ctx, j); err != nil {
 			return "", err
+		}
+	}
+	if st != nil {
+		for _, d := range []digest.Digest{j.locked.Digest, pin.Digest} {
+			lost, err := st.Lost(ctx, d)
+			if err != nil {
+				return "", err
+			}
+			if len(lost) > 0 && action != lockfile.Conflict && !j.update {
+				return fmt.Sprintf("fetch %s that the store has lost of %s", plural(len(lost), "file", "files"), short(d)), nil
+			}
 		}
 	}
 	switch action {

@@ -75,23 +75,42 @@ var errNotPinned = errors.New("not pinned")
 // suggestPin is a hint for a name that is not pinned: another tag of the same
 // repository, or a name that looks like it.
 func (p *program) suggestPin(c *cli.Context, st *store.Store, name reference.Named) string {
-	pins, err := st.Pins(c.Context)
-	if err != nil {
-		return ""
-	}
 	repo, _ := store.Locate(name)
-	var names []string
-	for _, pin := range pins {
-		if pin.Repository == repo {
-			return "did you mean " + familiar(pin.Name()) + "?"
+	for _, among := range []store.Repository{repo, {}} { // the second is all
+		names, err := st.Names(c.Context, among)
+		if err != nil {
+			return ""
 		}
-		names = append(names, strings.TrimSuffix(familiar(pin.Name()), ":latest"))
-	}
-	// What all names have in common, docker.io/library/ and :latest, is no likeness.
-	if near := nearest(strings.TrimSuffix(familiar(name.String()), ":latest"), names); near != "" {
-		return "did you mean " + near + "?"
+		near := suggest(name, names)
+		if near == "" && among == repo && len(names) > 0 {
+			near = familiar(names[0])
+		}
+		if near != "" {
+			return "did you mean " + near + "?"
+		}
 	}
 	return "mirrorctl ls shows what is"
+}
+
+// suggest returns the pinned name that name was most likely meant to be, as
+// people type it, or "".
+func suggest(name reference.Named, pinned []string) string {
+	var names []string
+	for _, pin := range pinned {
+		names = append(names, strings.TrimSuffix(familiarPin(pin), ":latest"))
+	}
+	// What all names have in common, docker.io/library/ and :latest, is no likeness.
+	return nearest(strings.TrimSuffix(familiar(name.String()), ":latest"), names)
+}
+
+// familiarPin is familiar for a name that comes from the store, of which there
+// may be many.
+func familiarPin(name string) string {
+	short, hub := strings.CutPrefix(name, "docker.io/")
+	if official, ok := strings.CutPrefix(short, "library/"); hub && ok && !strings.Contains(official, "/") {
+		return official
+	}
+	return short
 }
 
 // nodeJSON is how inspect --json shows a manifest or blob.

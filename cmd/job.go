@@ -27,10 +27,12 @@ type job struct {
 	byHand bool           // asked for, whether or not a file names it
 
 	progress upstream.Progress
+	started  bool // the display knows that content is being fetched
 
 	outcome outcome
 	entry   lockfile.Image // for the lock, valid unless the outcome is failed or conflict
 	was     digest.Digest  // with outcome moved: what it was before
+	lost    int            // files that the store had lost, and that were brought back
 	err     error
 }
 
@@ -39,10 +41,11 @@ type outcome string
 
 const (
 	outcomeUnchanged outcome = "unchanged"
-	outcomeFetched   outcome = "fetched" // by the locked digest
-	outcomePinned    outcome = "pinned"  // resolved, fetched and pinned anew
-	outcomeLocked    outcome = "locked"  // the lock took what the store had pinned
-	outcomeMoved     outcome = "moved"   // to another digest, by --update
+	outcomeFetched   outcome = "fetched"  // by the locked digest
+	outcomePinned    outcome = "pinned"   // resolved, fetched and pinned anew
+	outcomeLocked    outcome = "locked"   // the lock took what the store had pinned
+	outcomeMoved     outcome = "moved"    // to another digest, by --update
+	outcomeRepaired  outcome = "repaired" // unchanged, but for files that the store had lost
 	outcomeConflict  outcome = "conflict"
 	outcomeFailed    outcome = "failed"
 )
@@ -123,18 +126,21 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 	switch action {
 	case lockfile.Nothing:
 		j.outcome = outcomeUnchanged
-		return pin, nil
+		return pin, r.restore(ctx, j, pin.Digest)
 	case lockfile.PinLocked:
 		j.outcome = outcomeFetched
+		if err := r.restore(ctx, j, j.locked.Digest); err != nil {
+			return pin, err
+		}
 		return r.store.PinPublished(ctx, repo, ref, j.locked.Digest, false)
 	case lockfile.FetchLocked:
 		j.outcome = outcomeFetched
-		r.display.start(j, j.locked.Digest)
+		r.start(j, j.locked.Digest)
 		// Without the lock's media type: the upstream's is the true one.
-		return r.upstream.Fetch(ctx, j.name, v1.Descriptor{Digest: j.locked.Digest}, false, &j.progress)
+		return r.fetch(ctx, j, v1.Descriptor{Digest: j.locked.Digest}, false)
 	case lockfile.LockPinned:
 		j.outcome = outcomeLocked
-		return pin, nil
+		return pin, r.restore(ctx, j, pin.Digest)
 	case lockfile.Conflict:
 		return pin, &store.ConflictError{Pinned: pin}
 	}
@@ -142,9 +148,48 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 		// The way out of a conflict: the lock takes the store's digest, and no
 		// other project on this store is touched.
 		j.outcome = outcomeLocked
-		return pin, nil
+		return pin, r.restore(ctx, j, pin.Digest)
 	}
 	return r.resolve(ctx, j, pin)
+}
+
+func (r *jobs) start(j *job, d digest.Digest) {
+	if !j.started {
+		j.started = true
+		r.display.start(j, d)
+	}
+}
+
+// fetch is upstream's Fetch for a store whose disk may have lost files: of the
+// image, if it is known already, or of what it shares with others.
+func (r *jobs) fetch(ctx context.Context, j *job, root v1.Descriptor, move bool) (store.Pin, error) {
+	if err := r.restore(ctx, j, root.Digest); err != nil {
+		return store.Pin{}, err
+	}
+	pin, err := r.upstream.Fetch(ctx, j.name, root, move, &j.progress)
+	if err != nil {
+		return pin, err
+	}
+	return pin, r.restore(ctx, j, root.Digest)
+}
+
+// restore brings back the files of an image that the disk has lost, removed by
+// hand or missing in a backup. Without any it makes no request.
+func (r *jobs) restore(ctx context.Context, j *job, d digest.Digest) error {
+	lost, err := r.store.Lost(ctx, d)
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	r.start(j, d)
+	repo, _ := store.Locate(j.name)
+	if err := r.upstream.Restore(ctx, repo, lost, &j.progress); err != nil {
+		return fmt.Errorf("the store has lost %s of it: %w", plural(len(lost), "file", "files"), err)
+	}
+	j.lost += len(lost)
+	if j.outcome == outcomeUnchanged {
+		j.outcome = outcomeRepaired
+	}
+	return nil
 }
 
 // resolve asks upstream what the name means now, and pins that.
@@ -167,10 +212,10 @@ func (r *jobs) resolve(ctx context.Context, j *job, pin store.Pin) (store.Pin, e
 		j.outcome = outcomePinned
 	}
 	if j.outcome != outcomeUnchanged {
-		r.display.start(j, root.Digest)
+		r.start(j, root.Digest)
 	}
 	// Also if it is pinned already: there may be new signatures.
-	return r.upstream.Fetch(ctx, j.name, root, j.update, &j.progress)
+	return r.fetch(ctx, j, root, j.update)
 }
 
 // explain puts an error into the words of a sync.
@@ -217,17 +262,24 @@ func (j *job) line() string {
 	case outcomeUnchanged:
 		return ""
 	case outcomeLocked:
-		return fmt.Sprintf("%s: locked %s, as the store has it", j.name, short(j.entry.Digest))
+		return fmt.Sprintf("%s: locked %s, as the store has it%s", j.name, short(j.entry.Digest), j.broughtBack())
 	}
 	transferred := ""
 	if n := j.progress.Transferred.Load(); n > 0 {
 		transferred = ", " + size(n) + " transferred"
 	}
-	details := fmt.Sprintf("%s (%s, %s%s)", short(j.entry.Digest), plural(len(j.entry.Platforms), "platform", "platforms"), size(j.entry.Size), transferred)
+	details := fmt.Sprintf("%s (%s, %s%s)%s", short(j.entry.Digest), plural(len(j.entry.Platforms), "platform", "platforms"), size(j.entry.Size), transferred, j.broughtBack())
 	if j.outcome == outcomeMoved {
 		return fmt.Sprintf("%s: moved from %s to %s", j.name, short(j.was), details)
 	}
 	return fmt.Sprintf("%s: %s %s", j.name, j.outcome, details)
+}
+
+func (j *job) broughtBack() string {
+	if j.lost == 0 {
+		return ""
+	}
+	return "; brought back " + plural(j.lost, "file", "files") + " that the store had lost"
 }
 
 // MarshalJSON is how --json shows a job.
@@ -279,7 +331,7 @@ func summary(all []*job) string {
 		counts[j.outcome]++
 	}
 	var parts []string
-	for _, o := range []outcome{outcomeUnchanged, outcomePinned, outcomeFetched, outcomeLocked, outcomeMoved, outcomeConflict, outcomeFailed} {
+	for _, o := range []outcome{outcomeUnchanged, outcomePinned, outcomeFetched, outcomeLocked, outcomeMoved, outcomeRepaired, outcomeConflict, outcomeFailed} {
 		if n := counts[o]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))
 		}

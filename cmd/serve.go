@@ -67,7 +67,7 @@ func (p *program) pullThroughOptions(c *cli.Context) (upstream.PullThroughOption
 		opts.Registries = nil
 	}
 	for _, name := range c.StringSlice("pull-through") {
-		registry, err := normalRegistry(name)
+		registry, err := serve.RegistryName(name)
 		if err != nil {
 			return opts, usageErrorf("--pull-through %w, such as docker.io", err)
 		}

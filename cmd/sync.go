@@ -267,6 +267,9 @@ func (l openedLock) saw(found discovery) (lockfile.Sync, error) {
 			continue
 		}
 		rel, err := l.relative(file)
+		if err == nil {
+			err = checkFileName(rel) // the way from the lock may have other folders
+		}
 		if err != nil {
 			return s, err
 		}

@@ -10,17 +10,16 @@ import (
 type Action int
 
 const (
-	// Nothing: locked, pinned and complete. No request is made.
+	// Nothing: locked and pinned. No request is made.
 	Nothing Action = iota
-	// PinLocked: the store holds all of the locked digest, only the pin is
-	// missing. No request is made.
+	// PinLocked: the store has the locked digest under another name of its
+	// repository, only the pin is missing. No request is made.
 	PinLocked
 	// FetchLocked: fetch what is missing of the locked digest, by digest, and
 	// pin it.
 	FetchLocked
-	// LockPinned: not locked, but the store has a pin: lock that digest. If the
-	// pin is not complete (a damaged store), fetch what is missing by digest
-	// first.
+	// LockPinned: not locked, but the store has a pin: lock that digest. No
+	// request is made.
 	LockPinned
 	// Resolve: ask the upstream what the name is, then fetch, pin and lock it.
 	// With update this is where a pin may move.
@@ -40,8 +39,12 @@ func (a Action) String() string {
 
 // Decide tells what a sync does for an image. locked is the digest in the lock
 // and pinned the one in the store, each empty if there is none. complete tells
-// whether the store holds all of that digest (with both, of the locked one).
-// update asks to resolve the image again, whatever is locked or pinned.
+// whether the image's repository has that digest (with both, the locked one)
+// pinned under some name: then the index knows all of it. update asks to resolve
+// the image again, whatever is locked or pinned.
+//
+// It decides by what the index says. Files that the disk has lost all the same
+// are brought back whatever the action is.
 func Decide(locked, pinned digest.Digest, complete, update bool) Action {
 	switch {
 	case update:

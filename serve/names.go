@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -54,23 +55,44 @@ func newNames(fallback string, aliases map[string]string) (names, error) {
 		fallback = dockerHub
 	}
 	n := names{aliases: maps.Clone(aliases)}
-	var ok bool
-	if n.fallback, ok = canonicalHost(fallback); !ok {
-		return names{}, fmt.Errorf("default registry %q: not a registry's host name, such as ghcr.io or localhost:5000", fallback)
+	var err error
+	if n.fallback, err = RegistryName(fallback); err != nil {
+		return names{}, fmt.Errorf("default registry %w", err)
 	}
 	for alias, registry := range n.aliases {
-		switch {
-		case !validComponent(alias) || looksLikeHost(alias):
-			return names{}, fmt.Errorf("alias %q: must be one lower-case word without a dot, such as ghcr", alias)
-		case alias == "v2" || alias == "library":
-			// The first would hide the API, the second Docker Hub's own images.
-			return names{}, fmt.Errorf("alias %q: has another meaning", alias)
+		if err := CheckAlias(alias); err != nil {
+			return names{}, err
 		}
-		if n.aliases[alias], ok = canonicalHost(registry); !ok {
-			return names{}, fmt.Errorf("alias %q: %q is not a registry's host name, such as ghcr.io or localhost:5000", alias, registry)
+		if n.aliases[alias], err = RegistryName(registry); err != nil {
+			return names{}, fmt.Errorf("alias %q: %w", alias, err)
 		}
 	}
 	return n, nil
+}
+
+// RegistryName returns the one form in which a registry is stored and asked for:
+// lower case, with its port if it has one, and docker.io for all hosts of Docker
+// Hub. The error says what a registry is.
+func RegistryName(s string) (string, error) {
+	host, ok := canonicalHost(s)
+	if !ok {
+		return "", fmt.Errorf("%q is not a registry: a host, with a dot in it or :port after it", s)
+	}
+	return host, nil
+}
+
+// CheckAlias takes a first path component that stands for a registry: one that
+// cannot be a registry itself and that hides nothing else.
+func CheckAlias(alias string) error {
+	switch {
+	case alias == "library":
+		return errors.New(`alias "library" would hide Docker Hub's own images`)
+	case alias == "v2":
+		return errors.New(`alias "v2" would hide the API`)
+	case !validComponent(alias) || looksLikeHost(alias):
+		return fmt.Errorf("alias %q: must be one word of lower-case letters, digits, - and _, without a dot", alias)
+	}
+	return nil
 }
 
 // registry returns the registry that a path component or ns stands for, or ""

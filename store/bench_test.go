@@ -133,13 +133,53 @@ func fillRows(b *testing.B, s *Store, n int) {
 	}
 }
 
+// fillIndex pins n images of two platforms in an index without files, with
+// names like debian's and digests that stand for nothing: it takes seconds where
+// publishing takes minutes.
+func fillIndex(b *testing.B, s *Store, n int) {
+	b.Helper()
+	// Image i is the index 4i with the manifests 4i+1 and 4i+2.
+	const image = `WITH RECURSIVE image (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM image WHERE i + 1 < ?1),
+		part (i, k) AS (SELECT i, value FROM image, json_each('[0, 1, 2]')) `
+	const name = "printf('sha256:%064x', 4 * i + k)"
+	for _, query := range []string{
+		"INSERT INTO blob (digest, size) " + image + "SELECT " + name + ", 1 FROM part",
+		"INSERT INTO manifest (digest, media_type, bytes) " + image + "SELECT " + name + ", CASE k WHEN 0 THEN ?2 ELSE ?3 END, x'20' FROM part",
+		`INSERT INTO edge (parent, position, child, size, kind, media_type, platform) ` + image + `
+			SELECT printf('sha256:%064x', 4 * i), k, ` + name + `, 1, 'manifest', ?3, CASE k WHEN 1 THEN 'linux/amd64' ELSE 'linux/arm64/v8' END FROM part WHERE k > 0`,
+		`INSERT INTO edge (parent, position, child, size, kind, media_type, platform) ` + image + `
+			SELECT ` + name + `, 0, 'sha256:config', 1, 'config', 'a/config', NULL FROM part WHERE k > 0`,
+		`INSERT INTO pin (registry, repository, reference, digest, size, pinned_at) ` + image + `
+			SELECT 'docker.io', printf('team%d/app-%d', i / 100, i / 10), printf('1.%d', i), printf('sha256:%064x', 4 * i), 1, 0 FROM image`,
+	} {
+		if _, err := s.writer.Exec(query, n, v1.MediaTypeImageIndex, v1.MediaTypeImageManifest); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// All pins, as ls lists them.
 func BenchmarkPins(b *testing.B) {
+	for _, pins := range []int{1000, 100_000} {
+		b.Run(fmt.Sprintf("%dpins", pins), func(b *testing.B) {
+			s := newStore(b)
+			fillIndex(b, s, pins)
+			for b.Loop() {
+				if got, err := s.Pins(b.Context()); err != nil || len(got) != pins || len(got[0].Platforms) != 2 {
+					b.Fatal(len(got), err)
+				}
+			}
+		})
+	}
+}
+
+// All names, as the suggestion for a typo needs them.
+func BenchmarkNames(b *testing.B) {
 	s := newStore(b)
-	fillRows(b, s, 10_000)
-	b.ResetTimer()
+	fillIndex(b, s, 100_000)
 	for b.Loop() {
-		if pins, err := s.Pins(b.Context()); err != nil || len(pins) != 10_000 {
-			b.Fatal(len(pins), err)
+		if got, err := s.Names(b.Context(), Repository{}); err != nil || len(got) != 100_000 {
+			b.Fatal(len(got), err)
 		}
 	}
 }

@@ -45,6 +45,22 @@ func (s *Store) Pins(ctx context.Context) ([]Pin, error) {
 	return pins, nil
 }
 
+// Names returns the names of the images that are pinned in a repository, in any
+// if it is zero, sorted.
+func (s *Store) Names(ctx context.Context, repo Repository) ([]string, error) {
+	query := `SELECT registry || '/' || repository || iif(instr(reference, ':'), '@', ':') || reference FROM pin`
+	var args []any
+	if repo != (Repository{}) {
+		query, args = query+" WHERE registry = ? AND repository = ?", []any{repo.Registry, repo.Path}
+	}
+	names, err := list(ctx, s.reader, func(rows *sql.Rows) (name string, err error) { return name, rows.Scan(&name) },
+		query+" ORDER BY registry, repository, reference", args...)
+	if err != nil {
+		return nil, fmt.Errorf("pins: %w", err)
+	}
+	return names, nil
+}
+
 // PinnedIn reports whether a digest is pinned under some reference of a
 // repository, so that its companions are there too.
 func (s *Store) PinnedIn(ctx context.Context, repo Repository, d digest.Digest) (bool, error) {
@@ -70,6 +86,7 @@ func selectPin(ctx context.Context, q querier, repo Repository, reference string
 	return pins[0], nil
 }
 
+// selectPins takes two queries, however many pins there are.
 func selectPins(ctx context.Context, q querier, where string, args ...any) ([]Pin, error) {
 	pins, err := list(ctx, q, func(rows *sql.Rows) (p Pin, err error) {
 		var at int64
@@ -79,52 +96,70 @@ func selectPins(ctx context.Context, q querier, where string, args ...any) ([]Pi
 	}, `SELECT pin.registry, pin.repository, pin.reference, pin.digest, manifest.media_type, pin.size, pin.pinned_at
 		FROM pin JOIN manifest ON manifest.digest = pin.digest `+where+`
 		ORDER BY pin.registry, pin.repository, pin.reference`, args...)
+	if err != nil || len(pins) == 0 {
+		return nil, err
+	}
+	offers, err := selectOffers(ctx, q, where, args...)
 	if err != nil {
 		return nil, err
 	}
 	for i := range pins {
-		if pins[i].Platforms, err = selectPlatforms(ctx, q, pins[i].Digest); err != nil {
-			return nil, err
-		}
+		pins[i].Platforms = offers.platforms(pins[i].Digest)
 	}
 	return pins, nil
 }
 
-// selectPlatforms lists the platforms of an image, those of nested indexes too,
-// each index once: one that lists another a thousand times would have a thousand
-// times as many otherwise, and with ten levels of them no end.
-func selectPlatforms(ctx context.Context, q querier, root digest.Digest) ([]v1.Descriptor, error) {
+// offers are the entries with a platform, and the nested indexes, of manifests.
+type offers map[digest.Digest][]v1.Descriptor
+
+// selectOffers reads them for what the pins mean and for the indexes below that.
+func selectOffers(ctx context.Context, q querier, where string, args ...any) (offers, error) {
+	all := offers{}
+	known := map[string]*v1.Platform{} // most images have the same few
+	_, err := list(ctx, q, func(rows *sql.Rows) (none struct{}, err error) {
+		var parent digest.Digest
+		var d v1.Descriptor
+		var platform sql.NullString
+		err = rows.Scan(&parent, &d.Digest, &d.MediaType, &platform)
+		if platform.Valid && platform.String != "unknown/unknown" { // which attestations have
+			if known[platform.String] == nil {
+				known[platform.String] = parsePlatform(platform.String)
+			}
+			d.Platform = known[platform.String]
+		}
+		all[parent] = append(all[parent], d)
+		return none, err
+	}, `WITH RECURSIVE offer (digest) AS (
+			SELECT pin.digest FROM pin `+where+`
+			UNION SELECT edge.child FROM offer CROSS JOIN edge ON edge.parent = offer.digest
+				WHERE edge.kind = 'manifest' AND edge.media_type IN ('`+v1.MediaTypeImageIndex+`', '`+MediaTypeDockerIndex+`')
+		) SELECT parent, CASE kind WHEN 'config' THEN parent ELSE child END, media_type, platform
+		FROM offer CROSS JOIN edge ON edge.parent = offer.digest
+		WHERE kind IN ('manifest', 'config') ORDER BY parent, position`, args...)
+	return all, err
+}
+
+// platforms lists the platforms of an image, those of nested indexes too, each
+// index once: one that lists another a thousand times would have a thousand times
+// as many otherwise, and with ten levels of them no end.
+func (o offers) platforms(root digest.Digest) []v1.Descriptor {
 	var platforms []v1.Descriptor
 	seen := map[digest.Digest]bool{}
-	var walk func(digest.Digest) error
-	walk = func(parent digest.Digest) error {
+	var walk func(digest.Digest)
+	walk = func(parent digest.Digest) {
 		if seen[parent] {
-			return nil
+			return
 		}
 		seen[parent] = true
-		entries, err := list(ctx, q, func(rows *sql.Rows) (d v1.Descriptor, err error) {
-			var platform sql.NullString
-			err = rows.Scan(&d.Digest, &d.MediaType, &platform)
-			if platform.Valid && platform.String != "unknown/unknown" { // which attestations have
-				d.Platform = parsePlatform(platform.String)
-			}
-			return d, err
-		}, `SELECT CASE kind WHEN 'config' THEN parent ELSE child END, media_type, platform
-			FROM edge WHERE parent = ? AND kind IN ('manifest', 'config') ORDER BY position`, parent.String())
-		if err != nil {
-			return err
-		}
-		for _, entry := range entries {
+		for _, entry := range o[parent] {
 			if entry.Platform != nil {
 				platforms = append(platforms, v1.Descriptor{Digest: entry.Digest, Platform: entry.Platform})
 			}
 			if IsIndex(entry.MediaType) {
-				if err := walk(entry.Digest); err != nil {
-					return err
-				}
+				walk(entry.Digest)
 			}
 		}
-		return nil
 	}
-	return platforms, walk(root)
+	walk(root)
+	return platforms
 }

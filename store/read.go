@@ -156,14 +156,22 @@ func (s *Store) Referrers(ctx context.Context, _ Repository, subject digest.Dige
 	return descs, nil
 }
 
+// list returns all rows of a query. It looks at ctx itself: for a context that
+// can end the driver starts a goroutine for each row, which costs more than the row.
 func list[T any](ctx context.Context, q querier, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	rows, err := q.QueryContext(context.WithoutCancel(ctx), query, args...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
 	var all []T
 	for rows.Next() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		v, err := scan(rows)
 		if err != nil {
 			return nil, err

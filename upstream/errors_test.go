@@ -268,3 +268,46 @@ func TestBadAddress(t *testing.T) {
 		}
 	}
 }
+
+// A root that is not what it was announced as: only what was announced is said.
+// What was announced without a media type is what the registry sends it as.
+func TestRootAnnounced(t *testing.T) {
+	f := newFake(t)
+	image, _ := f.simple(100, "1")
+	const mediaType, size = v1.MediaTypeImageIndex, 7
+	sent := fmt.Sprintf("%s sent %s with %d", f.host(), image.MediaType, image.Size)
+	for _, tt := range []struct {
+		root v1.Descriptor
+		want string // "" for a pin
+	}{
+		{v1.Descriptor{}, ""},
+		{v1.Descriptor{MediaType: image.MediaType}, ""},
+		{v1.Descriptor{Size: image.Size}, ""},
+		{v1.Descriptor{MediaType: mediaType}, " is announced as " + mediaType + ", " + sent},
+		{v1.Descriptor{Size: size}, " is announced with 7 bytes, " + sent},
+		{v1.Descriptor{MediaType: mediaType, Size: size}, " is announced as " + mediaType + " with 7 bytes, " + sent},
+	} {
+		st := newStore(t)
+		tt.root.Digest = image.Digest
+		pin, err := newClient(t, st, f).Fetch(t.Context(), named(t, "example.test/team/app:1"), tt.root, false, &Progress{})
+		if tt.want != "" {
+			wantError(t, err, ErrIntegrity, image.Digest.String()+tt.want)
+			continue
+		}
+		if err != nil || pin.MediaType != image.MediaType {
+			t.Errorf("%+v: pinned as %q, %v", tt.root, pin.MediaType, err)
+		}
+	}
+
+	// A tag that is answered with another media type, and without a length.
+	f.misbehave(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		if r.Method != http.MethodHead {
+			serve(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", mediaType)
+		w.Header().Set("Docker-Content-Digest", image.Digest.String())
+	})
+	_, err := fetchTag(t, newClient(t, newStore(t), f), "1")
+	wantError(t, err, ErrIntegrity, " is announced as "+mediaType+", "+sent)
+}

@@ -287,7 +287,8 @@ func (f *fetch) manifest(ctx context.Context, desc v1.Descriptor) (store.Manifes
 			if desc.Size > 0 && m.Size != desc.Size || desc.MediaType != "" && m.MediaType != desc.MediaType {
 				return &Error{
 					Cause: ErrIntegrity, Err: ErrIntegrity,
-					Detail: fmt.Sprintf("%s is announced as %s with %d bytes, %s sent %s with %d", desc.Digest, desc.MediaType, desc.Size, e, m.MediaType, m.Size),
+					Detail: fmt.Sprintf("%s is announced%s, %s sent %s with %d", desc.Digest, announced(desc), e, m.MediaType, m.Size),
+					Hint:   "try again; if it stays, the registry or something between is broken",
 				}
 			}
 			f.progress.Transferred.Add(m.Size)
@@ -301,6 +302,19 @@ func (f *fetch) manifest(ctx context.Context, desc v1.Descriptor) (store.Manifes
 		return f.stored(ctx, desc)
 	}
 	return m, nil
+}
+
+// announced says what is known of a manifest before it comes: some registries
+// answer for a tag without a size.
+func announced(d v1.Descriptor) string {
+	var s string
+	if d.MediaType != "" {
+		s = " as " + d.MediaType
+	}
+	if d.Size > 0 {
+		s += fmt.Sprintf(" with %d bytes", d.Size)
+	}
+	return s
 }
 
 // stored reads a manifest that is in the store, pinned or left by a run that did not finish.

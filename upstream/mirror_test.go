@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,4 +239,54 @@ func TestRepair(t *testing.T) {
 	err = c.Repair(t.Context(), pin.Repository, layer)
 	wantError(t, err, ErrNotFound)
 	checkStored(t, st, f)
+}
+
+// Files that are gone come back with one request each, however many ask, and
+// manifests without any.
+func TestRestore(t *testing.T) {
+	f, st := newFake(t), newStore(t)
+	image, layer := f.simple(50_000, "1")
+	c := newClient(t, st, f)
+	pin := mustFetch(t, c, "1")
+	for _, d := range []v1.Descriptor{image, layer} {
+		if err := os.Remove(filepath.Join(st.Dir(), "blobs", "sha256", d.Digest.Encoded())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.asked()
+	lost, err := st.Lost(t.Context(), image.Digest)
+	if err != nil || len(lost) != 2 {
+		t.Fatalf("lost: %v %v", lost, err)
+	}
+	var wg sync.WaitGroup
+	progress := make([]Progress, 20)
+	for i := range progress {
+		wg.Go(func() {
+			if err := c.Restore(t.Context(), pin.Repository, lost, &progress[i]); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	// Who has looked before, and asks when it is back.
+	if err := c.Restore(t.Context(), pin.Repository, lost, &Progress{}); err != nil {
+		t.Error(err)
+	}
+	if asked := f.asked(); len(asked) != 1 || asked[0] != "GET blobs/"+layer.Digest.String() {
+		t.Errorf("asked %v", asked)
+	}
+	var transferred int64
+	for i := range progress {
+		transferred += progress[i].Transferred.Load()
+	}
+	if transferred != layer.Size {
+		t.Errorf("%d bytes transferred, want %d", transferred, layer.Size)
+	}
+	checkStored(t, st, f)
+
+	if err := os.Remove(filepath.Join(st.Dir(), "blobs", "sha256", layer.Digest.Encoded())); err != nil {
+		t.Fatal(err)
+	}
+	f.misbehave(func(w http.ResponseWriter, _ *http.Request, _ http.HandlerFunc) { w.WriteHeader(404) })
+	wantError(t, c.Restore(t.Context(), pin.Repository, []v1.Descriptor{layer}, &Progress{}), ErrNotFound, "its blob "+layer.Digest.String())
 }
