@@ -172,7 +172,9 @@ func projects(folder string, names []string) []source {
 }
 
 func isDockerfile(name string) bool {
-	if strings.HasSuffix(name, ".dockerignore") { // Dockerfile.dockerignore is no build file
+	// These lie beside a Dockerfile and have its name: what a build leaves out,
+	// and buildx's policy.
+	if strings.HasSuffix(name, ".dockerignore") || strings.HasSuffix(name, ".rego") {
 		return false
 	}
 	return name == "Dockerfile" || name == "Containerfile" ||

@@ -102,6 +102,9 @@ func FuzzLoad(f *testing.F) {
 		f.Fatal(err)
 	}
 	for _, path := range paths {
+		if filepath.Base(path) == "big-matrix.txtar" {
+			continue // made slow by the instrumentation, it takes more than the 10 s that go test gives an input
+		}
 		archive, err := txtar.ParseFile(path)
 		if err != nil {
 			f.Fatal(err)
