@@ -25,10 +25,10 @@ type Arrival struct {
 }
 
 // Name returns the fully qualified name, as that of a Pin.
-func (a Arrival) Name() string { return a.pin().Name() }
+func (a Arrival) Name() string { return a.Pin().Name() }
 
-// pin is what the arrival will be.
-func (a Arrival) pin() Pin {
+// Pin is what the arrival will be, without what only its content tells.
+func (a Arrival) Pin() Pin {
 	return Pin{Repository: a.Repository, Reference: a.Reference, Digest: a.Digest, MediaType: a.MediaType}
 }
 
@@ -124,7 +124,7 @@ func settle(ctx context.Context, tx *sql.Tx, repo Repository, reference string, 
 	case err != nil:
 		return err
 	case a.Digest != d && !move:
-		return &ConflictError{Pinned: a.pin()}
+		return &ConflictError{Pinned: a.Pin()}
 	}
 	return dropArrival(ctx, tx, a)
 }
@@ -148,7 +148,7 @@ func removeArrival(ctx context.Context, tx *sql.Tx, repo Repository, reference s
 	if err != nil {
 		return Pin{}, nil, err
 	}
-	return a.pin(), held, dropArrival(ctx, tx, a)
+	return a.Pin(), held, dropArrival(ctx, tx, a)
 }
 
 // Arrived says how much of an arrival is here. The totals grow while its

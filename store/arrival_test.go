@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -105,4 +106,63 @@ func reopen(t *testing.T, s *Store) *Store {
 		t.Fatal(err)
 	}
 	return open(t, s.dir)
+}
+
+// What is being written for an arrival when that is removed must not leave a row
+// without a file, nor a file that no collection finds.
+func TestRemoveArrivalWhileWriting(t *testing.T) {
+	ctx := t.Context()
+	s := newStore(t)
+	c, root := debianImage()
+	repo := Repository{Registry: "docker.io", Path: "library/debian"}
+	a := must[Arrival](t)(s.Arrive(ctx, repo, "12", root))
+	l := s.LeaseFor(a)
+	var open []*Writer
+	for d, b := range c.blobs {
+		w := must[*Writer](t)(l.Writer(ctx, v1.Descriptor{Digest: d, Size: int64(len(b))}))
+		must[int](t)(w.Write(b))
+		open = append(open, w)
+	}
+	if _, _, err := s.Remove(ctx, repo, "12"); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range open {
+		if err := errors.Join(w.Commit(ctx), w.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	checkClean(t, s)
+	must[Freed](t)(s.Collect(ctx, 0))
+	if n := len(blobFiles(t, s)); n != 0 {
+		t.Errorf("%d files are left", n)
+	}
+
+	// The file may also go in the moment between its rename and its row.
+	d := describe([]byte("gone"))
+	gone := &waiting{commit: commit{digest: d.Digest, size: d.Size}}
+	if s.commitGroup(ctx, []*waiting{gone}); gone.err == nil {
+		t.Error("a blob without a file was committed")
+	}
+	if has := must[bool](t)(s.Has(ctx, d.Digest)); has {
+		t.Error("there is a row without a file")
+	}
+}
+
+// A file that the disk has lost is no reason not to write it again.
+func TestWriterOfLostFile(t *testing.T) {
+	s := newStore(t)
+	l := newLease(t, s)
+	b := []byte("content")
+	d := describe(b)
+	for range 2 {
+		if err := write(t.Context(), l, d.Digest, b); err != nil {
+			t.Fatal(err)
+		}
+		if got := must[[]byte](t)(s.ReadBlob(t.Context(), d.Digest, 100)); string(got) != string(b) {
+			t.Errorf("got %q", got)
+		}
+		if err := os.Remove(s.blobPath(d.Digest)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -68,6 +69,13 @@ func (q *commitQueue) run(ctx context.Context) {
 	}
 }
 
+// collectUnheld puts a digest that nobody holds and nothing needs on the
+// collector's list.
+const collectUnheld = `INSERT INTO hold (digest, lease) SELECT ?1, 0
+	WHERE NOT EXISTS (SELECT 1 FROM hold WHERE digest = ?1)
+	AND NOT EXISTS (SELECT 1 FROM manifest WHERE digest = ?1)
+	AND NOT EXISTS (SELECT 1 FROM edge WHERE child = ?1)`
+
 // commitGroup renames the files, makes the names durable, then inserts the
 // rows, and leaves in each member what became of it.
 func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
@@ -91,16 +99,21 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 		w.err = errors.Join(w.err, folders[filepath.Dir(s.blobPath(w.digest))])
 	}
 	err := s.updateSoon(ctx, func(tx *sql.Tx) error {
-		stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO blob (digest, size) VALUES (?, ?)")
-		if err != nil {
-			return err
-		}
-		defer stmt.Close()
 		for _, w := range group {
 			if w.err != nil {
 				continue
 			}
-			if _, err := stmt.ExecContext(ctx, w.digest.String(), w.size); err != nil {
+			// Who removes an arrival takes its holds away while it is written.
+			// Files go in write transactions too, so what is there now stays
+			// if it is held, and goes to the collector if it is not.
+			if _, err := os.Lstat(s.blobPath(w.digest)); errors.Is(err, fs.ErrNotExist) {
+				w.err = ErrLeaseEnded
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO blob (digest, size) VALUES (?, ?)", w.digest.String(), w.size); err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, collectUnheld, w.digest.String()); err != nil {
 				return err
 			}
 		}

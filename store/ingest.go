@@ -79,7 +79,9 @@ func (l *Lease) writer(ctx context.Context, desc v1.Descriptor, repair bool) (*W
 // and is now.
 func (s *Store) findExisting(ctx context.Context, desc v1.Descriptor) error {
 	exists, err := s.Has(ctx, desc.Digest)
-	if err == nil && !exists {
+	if err == nil && exists { // unless the disk has lost it
+		exists, err = s.Whole(desc)
+	} else if err == nil {
 		exists, err = s.adopt(ctx, desc)
 	}
 	if err == nil && exists {
@@ -191,7 +193,7 @@ const writeBackSize = 8 << 20
 // ReadFrom appends all of r.
 func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	var total int64
-	started := w.offset // up to where the disk is at work
+	started := w.offset                                            // up to where the disk is at work
 	buf := make([]byte, 1+min(bufferSize-1, w.desc.Size-w.offset)) // one more byte shows a body that is too long
 	for {
 		atLeast := (len(buf) + 1) / 2
