@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -48,11 +49,31 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"registry": registryCommand,
 			"http":     httpCommand,
+			"until":    untilCommand,
 			"expand":   expandCommand,
 			"port":     portCommand,
 			"patch":    patchCommand,
 		},
 	})
+}
+
+// untilCommand is a command of the scripts: until REGEXP PROGRAM ARGS... runs the
+// program again and again until its standard output matches.
+func untilCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP PROGRAM ARGS...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("never: %s", args[0])
+		}
+	}
 }
 
 // exits is a command of the scripts: exits [-unheard] CODE PROGRAM ARGS... fails
@@ -114,7 +135,7 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer resp.Body.Close()
 	fmt.Fprintln(ts.Stdout(), resp.Status)
-	for _, name := range []string{"Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Link", "OCI-Filters-Applied", "X-Mirrorctl-Cache"} {
+	for _, name := range []string{"Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Link", "OCI-Filters-Applied", "Retry-After", "X-Mirrorctl-Cache"} {
 		if value := resp.Header.Get(name); value != "" {
 			fmt.Fprintf(ts.Stdout(), "%s: %s\n", name, value)
 		}

@@ -70,6 +70,8 @@ func dryPlan(ctx context.Context, st *store.Store, j *job) (string, error) {
 		return "pin the locked digest " + short(j.locked.Digest) + ", which is stored", nil
 	case lockfile.FetchLocked:
 		return "fetch the locked digest " + short(j.locked.Digest), nil
+	case lockfile.FetchPinned:
+		return "fetch the rest of the pinned digest " + short(pin.Digest) + ", and lock it", nil
 	case lockfile.LockPinned:
 		return "lock the pinned digest " + short(pin.Digest), nil
 	case lockfile.Conflict:

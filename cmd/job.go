@@ -99,6 +99,11 @@ func (r *jobs) one(ctx context.Context, j *job) {
 func (r *jobs) plan(ctx context.Context, j *job) (lockfile.Action, store.Pin, error) {
 	repo, ref := store.Locate(j.name)
 	pin, err := r.store.Pin(ctx, repo, ref)
+	if errors.Is(err, store.ErrNotFound) {
+		var arrival store.Arrival
+		arrival, err = r.store.Arrival(ctx, repo, ref)
+		pin = arrival.Pin()
+	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return 0, pin, err
 	}
@@ -138,6 +143,10 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 		r.start(j, j.locked.Digest)
 		// Without the lock's media type: the upstream's is the true one.
 		return r.fetch(ctx, j, v1.Descriptor{Digest: j.locked.Digest}, false)
+	case lockfile.FetchPinned:
+		j.outcome = outcomeFetched
+		r.start(j, pin.Digest)
+		return r.fetch(ctx, j, v1.Descriptor{Digest: pin.Digest}, false)
 	case lockfile.LockPinned:
 		j.outcome = outcomeLocked
 		return pin, r.restore(ctx, j, pin.Digest)
@@ -148,7 +157,13 @@ func (r *jobs) do(ctx context.Context, j *job) (store.Pin, error) {
 		// The way out of a conflict: the lock takes the store's digest, and no
 		// other project on this store is touched.
 		j.outcome = outcomeLocked
-		return pin, r.restore(ctx, j, pin.Digest)
+		if pinned, err := r.store.Pin(ctx, repo, ref); err == nil {
+			return pinned, r.restore(ctx, j, pin.Digest)
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return pin, err
+		}
+		r.start(j, pin.Digest) // it is arriving
+		return r.fetch(ctx, j, v1.Descriptor{Digest: pin.Digest}, false)
 	}
 	return r.resolve(ctx, j, pin)
 }

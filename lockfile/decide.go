@@ -21,6 +21,9 @@ const (
 	// LockPinned: not locked, but the store has a pin: lock that digest. No
 	// request is made.
 	LockPinned
+	// FetchPinned: not locked, but a server that pulls through has decided the
+	// digest and is fetching it: fetch what is missing of it, and lock it.
+	FetchPinned
 	// Resolve: ask the upstream what the name is, then fetch, pin and lock it.
 	// With update this is where a pin may move.
 	Resolve
@@ -30,7 +33,7 @@ const (
 
 // String returns the name of the action, for messages of tests.
 func (a Action) String() string {
-	names := [...]string{"Nothing", "PinLocked", "FetchLocked", "LockPinned", "Resolve", "Conflict"}
+	names := [...]string{"Nothing", "PinLocked", "FetchLocked", "LockPinned", "FetchPinned", "Resolve", "Conflict"}
 	if a < 0 || int(a) >= len(names) {
 		return fmt.Sprintf("Action(%d)", int(a))
 	}
@@ -38,7 +41,8 @@ func (a Action) String() string {
 }
 
 // Decide tells what a sync does for an image. locked is the digest in the lock
-// and pinned the one in the store, each empty if there is none. complete tells
+// and pinned the one in the store, decided or complete, each empty if there is
+// none. complete tells
 // whether the image's repository has that digest (with both, the locked one)
 // pinned under some name: then the index knows all of it. update asks to resolve
 // the image again, whatever is locked or pinned.
@@ -51,6 +55,8 @@ func Decide(locked, pinned digest.Digest, complete, update bool) Action {
 		return Resolve
 	case locked == "" && pinned == "":
 		return Resolve
+	case locked == "" && !complete:
+		return FetchPinned
 	case locked == "":
 		return LockPinned
 	case pinned != "" && pinned != locked:

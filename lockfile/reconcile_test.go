@@ -260,7 +260,7 @@ func TestDecide(t *testing.T) {
 		incomplete, whenComplete Action
 	}{
 		{"", "", Resolve, Resolve},
-		{"", a, LockPinned, LockPinned},
+		{"", a, FetchPinned, LockPinned},
 		{a, "", FetchLocked, PinLocked},
 		{a, a, FetchLocked, Nothing},
 		{a, b, Conflict, Conflict},

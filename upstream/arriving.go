@@ -246,19 +246,30 @@ type miss struct {
 	until time.Time
 }
 
-// recent returns the error of a recent miss.
-func (m *misses) recent(name string) error {
+// recent returns the error of a recent miss, or of the registry if that wants to
+// be left alone.
+func (m *misses) recent(registry, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if last, ok := m.all[name]; ok && time.Now().Before(last.until) {
-		return last.err
+	for _, key := range []string{registry, name} {
+		if last, ok := m.all[key]; ok && time.Now().Before(last.until) {
+			return last.err
+		}
 	}
 	return nil
 }
 
-// note remembers an error that is a miss.
-func (m *misses) note(name string, err error) {
-	if !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrUnauthorized) && !errors.Is(err, ErrForbidden) {
+// note remembers an error that is a miss, or the wish of a registry not to be
+// asked for a while.
+func (m *misses) note(registry, name string, err error) {
+	wait := missFor
+	switch {
+	case errors.Is(err, ErrRateLimited):
+		var failed *Error
+		errors.As(err, &failed)
+		name, wait = registry, min(max(failed.retryAfter, retryAfter), maxRest)
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrUnauthorized), errors.Is(err, ErrForbidden):
+	default:
 		return
 	}
 	m.mu.Lock()
@@ -274,7 +285,7 @@ func (m *misses) note(name string, err error) {
 	if m.all == nil || len(m.all) >= maxMisses { // somebody makes up names
 		m.all = map[string]miss{}
 	}
-	m.all[name] = miss{err, now.Add(missFor)}
+	m.all[name] = miss{err, now.Add(wait)}
 }
 
 // Referrers lists what refers to a manifest that the store does not have whole,

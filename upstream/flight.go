@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -14,7 +15,7 @@ type flight struct {
 	repo    store.Repository // where it is asked for
 	done    chan struct{}    // closed when err is set
 	err     error
-	aborted bool // whoever asked for it gave up
+	aborted bool // whoever asked for it gave up, or was told to
 
 	begun  chan struct{} // closed when writer is set; never if there is nothing to write
 	writer *store.Writer
@@ -77,7 +78,7 @@ func (c *Client) fly(ctx context.Context, d digest.Digest, f *flight, fn func(*f
 		close(f.done)
 	}()
 	f.err = fn(f)
-	f.aborted = ctx.Err() != nil
+	f.aborted = ctx.Err() != nil || errors.Is(f.err, store.ErrLeaseEnded)
 	return f.err
 }
 

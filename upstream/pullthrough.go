@@ -142,7 +142,7 @@ func (p *PullThrough) manifest(ctx context.Context, repo store.Repository, refer
 
 // decide asks upstream what a reference means, and keeps to the answer.
 func (p *PullThrough) decide(ctx context.Context, repo store.Repository, reference, name string) (store.Manifest, error) {
-	if err := p.misses.recent(name); err != nil {
+	if err := p.misses.recent(repo.Registry, name); err != nil {
 		return store.Manifest{}, err
 	}
 	if published, err := p.belongs(ctx, repo, reference); err != nil || published {
@@ -164,7 +164,7 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 		return err
 	})
 	if err != nil {
-		p.misses.note(name, err)
+		p.misses.note(repo.Registry, name, err)
 		return store.Manifest{}, err
 	}
 	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
@@ -242,7 +242,7 @@ func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.
 		return nil, 0, p.explain(name, err)
 	}
 	for {
-		f := p.demand(b)
+		f, mine := p.demand(b)
 		select {
 		case <-f.begun:
 			follower, err := f.writer.Follow(ctx)
@@ -261,8 +261,8 @@ func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.
 		if f.err == nil {
 			return p.store.Blob(ctx, repo, d)
 		}
-		if f.final(b.repo) || p.ctx.Err() != nil {
-			p.misses.note(name, f.err)
+		if mine || f.final(b.repo) || p.ctx.Err() != nil {
+			p.misses.note(repo.Registry, name, f.err)
 			return nil, 0, p.explain(name, f.err)
 		}
 	}
@@ -281,7 +281,7 @@ func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d diges
 		desc := v1.Descriptor{Digest: d, MediaType: child.MediaType, Size: child.Size}
 		return wanted{Descriptor: desc, repo: x.arrival.Repository, lease: x.lease}, nil
 	}
-	if err := p.misses.recent(name); err != nil {
+	if err := p.misses.recent(repo.Registry, name); err != nil {
 		return wanted{}, err
 	}
 	// Of an image that this mirror does not know: a client had its manifest
@@ -293,17 +293,17 @@ func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d diges
 		})
 		return size, err
 	})
-	p.misses.note(name, err)
+	p.misses.note(repo.Registry, name, err)
 	return wanted{Descriptor: v1.Descriptor{Digest: d, Size: size}, repo: repo}, err
 }
 
 // demand returns the flight of a blob that a client waits for, and starts it if
-// there is none.
-func (p *PullThrough) demand(b wanted) *flight {
-	f, mine := p.client.join(b.repo, b.Digest)
+// there is none, which makes it the caller's.
+func (p *PullThrough) demand(b wanted) (f *flight, mine bool) {
+	f, mine = p.client.join(b.repo, b.Digest)
 	p.client.hurry(f)
 	if !mine {
-		return f
+		return f, false
 	}
 	p.tasks.Go(func() {
 		_ = p.client.fly(p.ctx, b.Digest, f, func(f *flight) error { // the error is in f
@@ -320,7 +320,7 @@ func (p *PullThrough) demand(b wanted) *flight {
 			return err
 		})
 	})
-	return f
+	return f, true
 }
 
 // unavailable is a trouble of an upstream that may pass.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -22,7 +23,7 @@ var app = store.Repository{Registry: "example.test", Path: "team/app"}
 
 func newPullThrough(t *testing.T, c *Client, platforms ...v1.Platform) *PullThrough {
 	t.Helper()
-	p, err := NewPullThrough(t.Context(), c, PullThroughOptions{Registries: []string{app.Registry}, Platforms: platforms})
+	p, err := NewPullThrough(t.Context(), c, PullThroughOptions{Registries: []string{app.Registry}, Platforms: platforms, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +265,7 @@ func TestPullThroughErrors(t *testing.T) {
 		{"rate limit", func(w http.ResponseWriter) {
 			w.Header().Set("Retry-After", "77")
 			w.WriteHeader(http.StatusTooManyRequests)
-		}, isUnavailable(77 * time.Second), 2},
+		}, isUnavailable(77 * time.Second), 1},
 		{"failure", func(w http.ResponseWriter) { w.WriteHeader(http.StatusBadGateway) }, isUnavailable(retryAfter), 2 * tries},
 		{"no manifest", func(w http.ResponseWriter) {
 			w.Header().Set("Content-Type", v1.MediaTypeImageManifest)

@@ -30,6 +30,7 @@ func request[T any](ctx context.Context, c *Client, e *endpoint, fn func(context
 	if e.mirror {
 		r.tries = 1
 	}
+	r.impatient = isUrgent(ctx)
 	for {
 		v, err := requestOnce(ctx, c, e, fn)
 		if err == nil {
@@ -93,6 +94,9 @@ type retry struct {
 	first    time.Duration // wait
 	failures int
 	renewed  bool // the login has been
+	// impatient gives up where a registry wants to be left alone: a client is
+	// told so, and should wait instead.
+	impatient bool
 }
 
 // pause waits until it is worth trying again after err. It returns an error if
@@ -113,7 +117,7 @@ func (r *retry) pause(ctx context.Context, err error) error {
 	if failed.timeout {
 		r.failures++ // a long wait already
 	}
-	if !failed.temporary || r.failures >= r.tries || failed.retryAfter > maxRetryAfter {
+	if !failed.temporary || r.impatient && errors.Is(failed, ErrRateLimited) || r.failures >= r.tries || failed.retryAfter > maxRetryAfter {
 		r.endpoint.health.note(err, r.endpoint.mirror)
 		return err
 	}
