@@ -100,13 +100,21 @@ func (m Mirror) buildkitd(path, ca string) (Config, error) {
 		settings = append(settings, setting{path: []string{"registry", registry, "mirrors"}, value: []string{mirror}})
 	}
 	own := []string{"registry", m.Address}
-	switch {
-	case !m.TLS:
-		stanzas = append(stanzas, fmt.Sprintf("[registry.%s]\n  http = true\n", quoteTOML(m.Address)))
-		settings = append(settings, setting{path: append(own, "http"), value: true})
-	case m.CA != nil:
-		stanzas = append(stanzas, fmt.Sprintf("[registry.%s]\n  ca = [%s]\n", quoteTOML(m.Address), quoteTOML(ca)))
-		settings = append(settings, setting{path: append(own, "ca"), value: []string{ca}})
+	var reach []string
+	add := func(key string, value any) {
+		reach = append(reach, "  "+key+" = "+valueTOML(value)+"\n")
+		settings = append(settings, setting{path: append(slices.Clone(own), key), value: value})
+	}
+	if !m.TLS {
+		add("http", true)
+	} else if m.loopback() {
+		add("http", false) // which it takes for granted there
+	}
+	if m.CA != nil {
+		add("ca", []string{ca})
+	}
+	if reach != nil {
+		stanzas = append(stanzas, "[registry."+quoteTOML(m.Address)+"]\n"+strings.Join(reach, ""))
 	}
 	return Config{Files: append([]File{{
 		Path: path, Mode: 0o644, Content: strings.Join(stanzas, "\n"),

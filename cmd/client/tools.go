@@ -84,7 +84,7 @@ func regctl(m Mirror) (Config, error) {
 		fmt.Fprintf(&b, "regctl registry set %s --cacert \"$(cat <<'EOF'\n%sEOF\n)\" --skip-check\n", m.Address, m.CA)
 	}
 	if m.Username != "" {
-		fmt.Fprintf(&b, "regctl registry login %s --user %s --skip-check\n", m.Address, quoteShell(m.Username))
+		fmt.Fprintf(&b, "regctl registry login %s --user %s --pass-stdin --skip-check\n", m.Address, quoteShell(m.Username))
 	}
 	return Config{
 		Files: []File{{Path: "commands", Content: b.String()}},
