@@ -2,14 +2,13 @@ package cmd
 
 import (
 	"bytes"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 
 	"github.com/aymanbagabas/go-udiff"
 	"github.com/urfave/cli/v2"
@@ -60,7 +59,7 @@ func (p *program) writeClient(c *cli.Context, name string, mirror client.Mirror,
 		}
 		restart = append(restart, f.Note)
 		if c.Bool("dry-run") {
-			if err := p.showDiff(f, mirror); err != nil {
+			if err := p.showDiff(f); err != nil {
 				return err
 			}
 			continue
@@ -97,21 +96,20 @@ func (p *program) warnCertificates(f planned) {
 	}
 }
 
-// showDiff prints what a change would be, without the password.
-func (p *program) showDiff(f planned, mirror client.Mirror) error {
+// showDiff prints what a change would be, without passwords.
+func (p *program) showDiff(f planned) error {
 	from := f.real
 	if f.old == nil {
 		from = os.DevNull
 	}
 	text := udiff.Unified(from, f.real, string(f.old), string(f.new))
-	if mirror.Password != "" {
-		for _, secret := range []string{mirror.Password, base64.StdEncoding.EncodeToString([]byte(mirror.Username + ":" + mirror.Password))} {
-			text = strings.ReplaceAll(text, secret, client.Placeholder)
-		}
-	}
-	_, err := fmt.Fprint(p.stdout, text)
+	_, err := fmt.Fprint(p.stdout, secretValue.ReplaceAllString(text, "${1}"+client.Placeholder))
 	return err
 }
+
+// secretValue is a line's password, of whatever registry, in the files that hold
+// such.
+var secretValue = regexp.MustCompile(`(?i)((?:password|identity_?token|authorization|\bauth)["']?[ \t]*[:=][ \t]*)\S.*`)
 
 // inRoot is where a path is below a folder that stands for /. What leads out of
 // it is an error: the file would be one of this machine.
@@ -151,31 +149,31 @@ func (f planned) write() (undo string, err error) {
 	if err != nil {
 		return "", err
 	}
-	backup, err := backUp(f.real, f.old, info.Mode().Perm())
-	if err != nil {
-		return "", err
-	}
 	// A password goes into no file that others can read.
 	if mode := info.Mode().Perm(); f.Secret && mode&0o077 != 0 {
 		if err := os.Chmod(f.real, mode&0o700); err != nil {
 			return "", err
 		}
 	}
+	backup, err := backUp(f.real)
+	if err != nil {
+		return "", err
+	}
 	return "mv " + backup + " " + f.real, replaceFile(f.real, f.new)
 }
 
-// backUp writes a copy beside a file, under a name that is free.
-func backUp(file string, text []byte, mode fs.FileMode) (string, error) {
+// backUp gives a file a second name, one that is free. Because the first name is
+// then given to another file, this is the old one as it was, with its owner.
+func backUp(file string) (string, error) {
 	for n := 1; ; n++ {
 		backup := fmt.Sprintf("%s.mirrorctl-%d", file, n)
-		err := writeNew(backup, text, mode)
-		if !errors.Is(err, fs.ErrExist) {
+		if err := os.Link(file, backup); !errors.Is(err, fs.ErrExist) {
 			return backup, err
 		}
 	}
 }
 
-// writeNew makes a file that must not exist, at once and with its mode.
+// writeNew makes a file at once and with its mode.
 func writeNew(file string, text []byte, mode fs.FileMode) error {
 	temp, err := os.CreateTemp(filepath.Dir(file), ".mirrorctl-*")
 	if err != nil {
@@ -184,7 +182,10 @@ func writeNew(file string, text []byte, mode fs.FileMode) error {
 	_, err = temp.Write(text)
 	err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close())
 	if err == nil {
-		err = os.Link(temp.Name(), file)
+		err = os.Rename(temp.Name(), file)
 	}
-	return errors.Join(err, os.Remove(temp.Name()))
+	if err != nil {
+		return errors.Join(err, os.Remove(temp.Name()))
+	}
+	return nil
 }

@@ -22,6 +22,7 @@ var mirrors = []struct {
 }{
 	{"http", Mirror{Address: "buildbox:5000", Registries: []string{"docker.io"}}},
 	{"http, loopback", Mirror{Address: "127.0.0.1:5000", Registries: []string{"docker.io"}}},
+	{"https, loopback", Mirror{Address: "127.0.0.1:5443", TLS: true, Registries: []string{"docker.io"}}},
 	{"http, several registries", Mirror{Address: "buildbox:5000", Registries: []string{"docker.io", "ghcr.io", "registry.corp:5443"}, Aliases: map[string]string{"gh": "ghcr.io"}}},
 	{"https", Mirror{Address: "mirror.corp", TLS: true, Registries: []string{"docker.io", "ghcr.io"}}},
 	{"https, private authority", Mirror{Address: "mirror.corp:5443", TLS: true, CA: []byte(ca), Registries: []string{"docker.io", "ghcr.io"}}},

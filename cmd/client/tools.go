@@ -88,7 +88,7 @@ func regctl(m Mirror) (Config, error) {
 	}
 	return Config{
 		Files: []File{{Path: "commands", Content: b.String()}},
-		Notes: []string{fmt.Sprintf("Undo: regctl registry set %s --mirror \"\"", m.Registries[0])},
+		Notes: []string{"To undo, take \"mirrors\" out of ~/.regctl/config.json."},
 	}, nil
 }
 
