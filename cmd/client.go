@@ -3,6 +3,7 @@ package cmd
 import (
 	"cmp"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -120,12 +121,11 @@ func (p *program) mirror(c *cli.Context) (client.Mirror, error) {
 		if !m.TLS {
 			return m, usageErrorf("--ca is for a mirror with https; write --mirror https://%s", m.Address)
 		}
-		if m.CA, err = (registryConfig{CA: file}).authorities(); err != nil {
+		text, err := (registryConfig{CA: file}).authorities()
+		if err != nil {
 			return m, err
 		}
-		if m.CA[len(m.CA)-1] != '\n' {
-			m.CA = append(m.CA, '\n')
-		}
+		m.CA = certificates(text)
 	}
 	m.Username = c.String("username")
 	if strings.ContainsAny(m.Username, ":\r\n") {
@@ -144,6 +144,18 @@ func (p *program) mirror(c *cli.Context) (client.Mirror, error) {
 	}
 	m.Registries, err = p.mirroredRegistries(c)
 	return m, err
+}
+
+// certificates are those of a PEM file, and nothing else of it: a key that stands
+// beside them is not for everybody.
+func certificates(text []byte) []byte {
+	var all []byte
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "CERTIFICATE" {
+			all = append(all, pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})...)
+		}
+	}
+	return all
 }
 
 // mirrorAddress is the mirror's host and port, and whether it speaks TLS.
@@ -193,7 +205,11 @@ func (p *program) ownAddress() (string, error) {
 	if err != nil {
 		return "", usageErrorf("the address that serve listens on, %s, must be HOST:PORT", listen)
 	}
-	if ip := net.ParseIP(host); host != "" && (ip == nil || !ip.IsUnspecified()) {
+	ip := net.ParseIP(host)
+	if host == "localhost" || ip != nil && ip.IsLoopback() {
+		p.say("serve listens on %s, which no other machine reaches; another address is given with --mirror", listen)
+	}
+	if host != "" && (ip == nil || !ip.IsUnspecified()) {
 		return listen, nil
 	}
 	if host, err = os.Hostname(); err != nil {

@@ -29,10 +29,8 @@ func (p *program) writeClient(c *cli.Context, name string, mirror client.Mirror,
 	var plan []planned
 	for _, f := range config.Files {
 		switch {
-		case f.Snippet() && c.Bool("write"):
-			return usageErrorf("%s has no file that can be changed: mirrorctl client %s prints what to do", name, name)
 		case f.Snippet():
-			return usageErrorf("%s has no file that can be changed, so there is no --dry-run", name)
+			return usageErrorf("what %s needs is put in place by hand: mirrorctl client %s prints it", name, name)
 		case f.Secret && mirror.Password == "":
 			return usageErrorf("%s holds the password: give it with --password-file", f.Path)
 		}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Mirror is what a client has to know about a mirror.
@@ -125,6 +126,9 @@ func Build(name string, m Mirror) (Config, error) {
 	}
 	if m.Username == "" && m.Password != "" {
 		return Config{}, errors.New("a password without a user name")
+	}
+	if !utf8.ValidString(m.Username + m.Password) {
+		return Config{}, errors.New("user name and password have to be UTF-8")
 	}
 	c, err := Clients()[i].build(m)
 	if err != nil {

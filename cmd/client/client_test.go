@@ -126,6 +126,7 @@ func TestBuildErrors(t *testing.T) {
 	}{
 		{"dockre", Mirror{}, `client "dockre" is not known`},
 		{"docker", Mirror{Password: "x"}, "without a user name"},
+		{"k3s", Mirror{Username: "u", Password: "\xff"}, "have to be UTF-8"},
 		{"docker", Mirror{Registries: []string{hub}, NoFallback: true}, "docker: always goes on to the registry"},
 		{"podman", Mirror{Registries: []string{All}}, "podman: has no rule for all registries"},
 		{"gitlab-runner", Mirror{Address: "m:1", Registries: []string{hub}, Username: "u"}, "takes no login"},
