@@ -130,7 +130,8 @@ func withoutDigest(image dockerfile.Image) (string, error) {
 	return text, nil
 }
 
-// replaceFile puts new content in the place of a file at once, and keeps its mode.
+// replaceFile puts new content in the place of a file at once, and keeps its mode
+// and, where it may, its owner.
 func replaceFile(file string, content []byte) error {
 	if target, err := filepath.EvalSymlinks(file); err == nil {
 		file = target
@@ -143,6 +144,7 @@ func replaceFile(file string, content []byte) error {
 	if err != nil {
 		return err
 	}
+	keepOwner(temp, info)
 	_, err = temp.Write(content)
 	err = errors.Join(err, temp.Chmod(info.Mode().Perm()), temp.Sync(), temp.Close())
 	if err == nil {

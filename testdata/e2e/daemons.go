@@ -7,24 +7,43 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
-// dockerd is a docker daemon of our own, with the mirror in registry-mirrors.
+// dockerd is a docker daemon of our own.
 type dockerd struct {
+	*process
 	env []string
 }
 
+// newDockerd has the mirror in registry-mirrors.
 func newDockerd(tb testing.TB, mirror string) *dockerd {
+	tb.Helper()
+	return dockerdWith(tb, "--config-file", writeFile(tb, filepath.Join(tempDir(tb), "daemon.json"), fmt.Sprintf(
+		`{"registry-mirrors":["http://%s"],"storage-driver":"overlay2","iptables":false,"ip6tables":false,"bridge":"none"}`, mirror)))
+}
+
+// dockerdWith is a docker daemon with flags. Without --config-file its
+// configuration is /etc/docker/daemon.json.
+func dockerdWith(tb testing.TB, flags ...string) *dockerd {
 	tb.Helper()
 	dir := tempDir(tb)
 	socket := "unix://" + dir + "/docker.sock"
-	config := writeFile(tb, filepath.Join(dir, "daemon.json"), fmt.Sprintf(
-		`{"registry-mirrors":["http://%s"],"storage-driver":"overlay2","iptables":false,"ip6tables":false,"bridge":"none"}`, mirror))
-	daemon := start(tb, exec.Command("dockerd", "--config-file", config, "--data-root", dir+"/data",
-		"--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", socket))
+	daemon := start(tb, exec.Command("dockerd", append(flags, "--data-root", dir+"/data",
+		"--exec-root", dir+"/exec", "--pidfile", dir+"/pid", "-H", socket)...))
 	daemon.ready(tb, dial("unix", dir+"/docker.sock"))
-	return &dockerd{[]string{"DOCKER_HOST=" + socket, "DOCKER_CONFIG=" + dir + "/client"}}
+	return &dockerd{daemon, []string{"DOCKER_HOST=" + socket, "DOCKER_CONFIG=" + dir + "/client"}}
+}
+
+// reload is what systemctl reload docker does.
+func (d *dockerd) reload(tb testing.TB) {
+	tb.Helper()
+	check(tb, d.Process.Signal(syscall.SIGHUP))
+	within(tb, 10*time.Second, "dockerd reads its configuration again", func() bool {
+		return strings.Contains(d.output(), "Reloaded configuration")
+	})
 }
 
 func (d *dockerd) docker(tb testing.TB, args ...string) string {
@@ -80,31 +99,16 @@ CMD ["cat", "/arch"]
 // startContainerd is a containerd daemon of our own; ctr does the pulling.
 func startContainerd(tb testing.TB, mirror string) pull {
 	tb.Helper()
-	dir := tempDir(tb)
-	socket := dir + "/c.sock"
-	config := writeFile(tb, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
-root = "%[1]s/root"
-state = "%[1]s/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "%[2]s"
-[ttrpc]
-  address = "%[2]s.ttrpc"
-`, dir, socket))
-	hosts := filepath.Join(dir, "hosts")
+	hosts := filepath.Join(tempDir(tb), "hosts")
 	writeFile(tb, filepath.Join(hosts, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, mirror))
-	daemon := start(tb, exec.Command("containerd", "-c", config))
-	daemon.ready(tb, dial("unix", socket))
+	socket := newContainerd(tb)
 	ctr := func(tb testing.TB, args ...string) string {
 		tb.Helper()
 		return must(tb, "", nil, "ctr", append([]string{"-a", socket}, args...)...)
 	}
-	daemon.ready(tb, func() error {
-		return exec.Command("ctr", "-a", socket, "images", "ls").Run()
-	})
 	return func(tb testing.TB, image string, upstream *recording) {
 		tb.Helper()
 		ctr(tb, "images", "pull", "--hosts-dir", hosts, "docker.io/"+image)
@@ -117,4 +121,26 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 			tb.Errorf("ctr has other bytes for %s than upstream", image)
 		}
 	}
+}
+
+// newContainerd starts a containerd and returns its socket.
+func newContainerd(tb testing.TB) string {
+	tb.Helper()
+	dir := tempDir(tb)
+	socket := dir + "/c.sock"
+	config := writeFile(tb, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
+root = "%[1]s/root"
+state = "%[1]s/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "%[2]s"
+[ttrpc]
+  address = "%[2]s.ttrpc"
+`, dir, socket))
+	daemon := start(tb, exec.Command("containerd", "-c", config))
+	daemon.ready(tb, dial("unix", socket))
+	daemon.ready(tb, func() error {
+		return exec.Command("ctr", "-a", socket, "images", "ls").Run()
+	})
+	return socket
 }

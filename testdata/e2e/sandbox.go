@@ -30,7 +30,7 @@ const (
 var programs = []string{
 	"debootstrap", "zstd", "ip", // the images and the sandbox
 	"docker-registry", "registry", // the upstreams
-	"docker", "dockerd", "containerd", "ctr", "runc", "podman", "skopeo", "crane", "regctl", "buildkitd", "buildctl", "buildx", // the clients
+	"docker", "dockerd", "containerd", "ctr", "runc", "podman", "buildah", "skopeo", "crane", "regctl", "buildkitd", "buildctl", "buildx", // the clients
 }
 
 // outside prepares, starts the sandbox and cleans up after it.

@@ -1,0 +1,11 @@
+//go:build !unix
+
+package cmd
+
+import (
+	"io/fs"
+	"os"
+)
+
+// keepOwner does nothing where files have no owner that could be kept.
+func keepOwner(*os.File, fs.FileInfo) {}
