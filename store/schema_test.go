@@ -1,8 +1,10 @@
 package store
 
 import (
+	"database/sql"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -108,24 +110,34 @@ func TestOpenReadOnly(t *testing.T) {
 	}
 }
 
+// An index of any older schema is brought up to date, and keeps what it has.
 func TestMigrates(t *testing.T) {
-	dir := t.TempDir()
-	db := must[*Store](t)(Open(t.Context(), dir))
-	for _, query := range []string{
-		"PRAGMA foreign_keys = 0", "DROP TABLE hold", "DROP TABLE lease", "DROP TABLE history", "DROP TABLE companion", "DROP TABLE pin", "DROP TABLE edge", "DROP TABLE manifest", "DROP TABLE blob", "PRAGMA user_version = 0",
-	} {
-		if _, err := db.writer.Exec(query); err != nil {
+	for version, steps := range migrations() {
+		dir := t.TempDir()
+		if err := makeDirs(dir); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := open(t, dir)
-	c, root := debianImage()
-	mustAdd(t, s, c, debian, "bookworm", root.Digest)
-	if v := count(t, s, "PRAGMA user_version"); v != schemaVersion() {
-		t.Errorf("user_version is %d", v)
+		db := must[*sql.DB](t)(openDB(dir, "_journal_mode=WAL", 1))
+		for i := range version {
+			must[sql.Result](t)(db.Exec(migrations()[i]))
+			must[sql.Result](t)(db.Exec(fmt.Sprintf("PRAGMA user_version = %d", i+1)))
+		}
+		if version > 0 {
+			must[sql.Result](t)(db.Exec("INSERT INTO history (at, action, registry, repository, reference, digest) VALUES (1, 'remove', 'a', 'b', 'c', 'd')"))
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, dir)
+		c, root := debianImage()
+		mustAdd(t, s, c, debian, "bookworm", root.Digest)
+		checkClean(t, s)
+		if v := count(t, s, "PRAGMA user_version"); v != schemaVersion() {
+			t.Errorf("from %d: user_version is %d after %q", version, v, steps[:20])
+		}
+		if n := count(t, s, "SELECT count(*) FROM history WHERE at = 1"); version > 0 && n != 1 {
+			t.Errorf("from %d: its history is lost", version)
+		}
 	}
 }
 
