@@ -32,6 +32,7 @@ type hub struct {
 
 	mu       sync.Mutex
 	faults   map[string]string // by repository, "" for all
+	budget   *int              // requests for manifests that are left; nil is no limit
 	requests []string
 	stalled  chan struct{}
 }
@@ -46,6 +47,7 @@ const registryUsage = `usage: registry start NAME [referrers] [USER:PASSWORD]
   registry requests NAME                print them and forget them
   registry fault NAME KIND [REPOSITORY] none, 401, 403, 429, 503, html, wrongdigest, wrongblob, bigmanifest or stall
   registry wait NAME                    until a blob stalls
+  registry budget NAME N                grant N requests for manifests
   registry tag NAME REPOSITORY FROM TO
   registry rm NAME REPOSITORY REFERENCE`
 
@@ -96,6 +98,12 @@ func registryCommand(ts *testscript.TestScript, neg bool, args []string) {
 			return
 		}
 		h.faults[strings.Join(args[3:], "")] = args[2]
+	case args[0] == "budget" && len(args) == 3:
+		n, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.budget = &n
 	case args[0] == "wait":
 		select {
 		case <-h.stalled:
@@ -191,6 +199,15 @@ func (h *hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if repository != "" && strings.HasPrefix(r.URL.Path, "/v2/"+repository+"/") {
 			fault = f
 		}
+	}
+	if h.budget != nil && strings.Contains(r.URL.Path, "/manifests/") {
+		if r.Method == http.MethodGet {
+			if *h.budget--; *h.budget < 0 {
+				*h.budget, fault = 0, "429"
+			}
+		}
+		w.Header().Set("RateLimit-Limit", "100;w=21600")
+		w.Header().Set("RateLimit-Remaining", strconv.Itoa(*h.budget)+";w=21600")
 	}
 	h.mu.Unlock()
 	user, password, _ := r.BasicAuth()

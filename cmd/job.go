@@ -26,6 +26,10 @@ type job struct {
 	named  bool           // update was asked for by name
 	byHand bool           // asked for, whether or not a file names it
 
+	asked    bool // upstream, what the name means; the answer:
+	root     v1.Descriptor
+	askedErr error
+
 	progress upstream.Progress
 	started  bool // the display knows that content is being fetched
 
@@ -209,7 +213,7 @@ func (r *jobs) restore(ctx context.Context, j *job, d digest.Digest) error {
 
 // resolve asks upstream what the name means now, and pins that.
 func (r *jobs) resolve(ctx context.Context, j *job, pin store.Pin) (store.Pin, error) {
-	root, err := r.upstream.Resolve(ctx, j.name)
+	root, err := r.meaning(ctx, j)
 	if err != nil {
 		return pin, err
 	}

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 
 	"mirrorctl/lockfile"
 	"mirrorctl/store"
+	"mirrorctl/upstream"
 )
 
 func (p *program) syncCommand() *cli.Command {
@@ -41,6 +43,7 @@ func pullFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "lock images in `FILE`"},
 		&cli.IntFlag{Name: "jobs", Usage: "transfer `N` blobs at a time", DefaultText: "6", Action: checkJobs},
+		&cli.BoolFlag{Name: "wait", Usage: "wait when a registry's rate limit is used up, instead of giving up"},
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per image: name, outcome, digest, size, transferred, error"},
 	}
 }
@@ -138,15 +141,28 @@ func (p *program) sync(c *cli.Context) error {
 
 // pull works on the images and shows how it goes.
 func (p *program) pull(c *cli.Context, st *store.Store, lockPath string, all []*job) error {
-	client, err := p.newUpstream(st, c.Int("jobs"))
+	opts, err := p.upstreamOptions()
 	if err != nil {
 		return err
 	}
+	opts.Jobs, opts.Wait = cmp.Or(c.Int("jobs"), opts.Jobs), c.Bool("wait")
+	client := upstream.New(st, opts)
 	defer p.closeUpstream(client)
-	display := p.newDisplay(c.Bool("json"))
-	r := &jobs{store: st, upstream: client, display: display, lockPath: lockPath}
+	r := &jobs{store: st, upstream: client, lockPath: lockPath}
+	forecast := r.forecast(c.Context, all)
+	if !c.Bool("json") {
+		for _, line := range forecast {
+			p.say("%s", line)
+		}
+	}
+	r.display = p.newDisplay(c.Bool("json"))
 	r.run(c.Context, all)
-	display.close()
+	r.display.close()
+	if !c.Bool("json") {
+		for _, line := range r.budgets(all) {
+			p.say("%s", line)
+		}
+	}
 	return c.Context.Err()
 }
 

@@ -57,7 +57,7 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 	return c.ask(ctx, f.repo, func(e *endpoint) error {
 		strange := w.Offset() > 0 // there are bytes from elsewhere, which may be the bad ones
 		ranges := true            // e can send parts
-		r := retry{endpoint: e, tries: tries, first: c.pause}
+		r := c.newRetry(e)
 		if e.mirror {
 			r.tries = 2
 		}

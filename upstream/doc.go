@@ -42,6 +42,7 @@ type Registry struct {
 type Options struct {
 	Registries map[string]Registry // by name: docker.io, ghcr.io
 	Jobs       int                 // blobs in transfer at a time; 0 is DefaultJobs
+	Wait       bool                // for a registry's budget, instead of giving up
 	UserAgent  string
 	// Guarded refuses registries, and redirects of theirs, that lead to this
 	// machine or to a private network, unless the registry has a URL or its name
@@ -64,6 +65,7 @@ type Client struct {
 	precedence precedence          // of blobs that clients wait for
 	requests   *semaphore.Weighted // manifests and lookups, which are small
 	urgent     *semaphore.Weighted // those that clients wait for
+	poll       time.Duration       // between looks at a budget that is used up
 	silence    time.Duration       // how long an upstream may send nothing
 	pause      time.Duration       // before something is tried again
 	creds      func() ([]config.Host, error)
@@ -92,6 +94,7 @@ func New(st *store.Store, opts Options) *Client {
 		requests:   semaphore.NewWeighted(int64(2 * opts.Jobs)),
 		urgent:     semaphore.NewWeighted(2 * maxUrgent),
 		silence:    silence,
+		poll:       budgetPoll,
 		pause:      firstPause,
 		creds:      sync.OnceValues(config.DockerLoad),
 		flights:    map[digest.Digest]*flight{},

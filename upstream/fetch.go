@@ -182,6 +182,9 @@ func (f *fetch) below(ctx context.Context, group *errgroup.Group, n node, graph 
 	if err := f.lease.Hold(ctx, wanted...); err != nil {
 		return err
 	}
+	if err := f.afford(ctx, n.Digest, children); err != nil {
+		return err
+	}
 	met := map[digest.Digest]bool{} // a list may repeat itself
 	for _, child := range children {
 		if met[child.Digest] {
@@ -202,6 +205,28 @@ func (f *fetch) below(ctx context.Context, group *errgroup.Group, n node, graph 
 		}
 	}
 	return nil
+}
+
+// afford makes sure that the registry's budget is enough for the manifests among
+// the children of an index that are not here yet.
+func (f *fetch) afford(ctx context.Context, index digest.Digest, children []store.Child) error {
+	missing := 0
+	for _, child := range children {
+		if child.Kind != store.KindManifest {
+			continue
+		}
+		there, err := f.client.store.Has(ctx, child.Digest)
+		if err != nil {
+			return err
+		}
+		if !there {
+			missing++
+		}
+	}
+	if missing == 0 {
+		return nil
+	}
+	return f.client.afford(ctx, f.repo, index.String(), missing)
 }
 
 // blob fetches a blob unless another walk over this image has done so.

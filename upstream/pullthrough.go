@@ -182,7 +182,11 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 	if a.Digest != m.Digest {
 		return p.part(ctx, x, v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType})
 	}
-	p.log.Info("pinned, fetching", "image", name, "digest", a.Digest.String(), "from", from.String())
+	log := p.log
+	if b, ok := p.client.Budget(repo.Registry); ok {
+		log = log.With("left", b.String())
+	}
+	log.Info("pinned, fetching", "image", name, "digest", a.Digest.String(), "from", from.String())
 	if err := x.lease.Hold(ctx, m.Digest); err != nil {
 		return store.Manifest{}, err
 	}

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 )
@@ -26,7 +27,7 @@ const (
 // regclient's own retries are off: they wait as long as a registry asks, and
 // after a failure they hold up all other requests to the same host.
 func request[T any](ctx context.Context, c *Client, e *endpoint, fn func(context.Context, *exchange) (T, error)) (T, error) {
-	r := retry{endpoint: e, tries: tries, first: c.pause}
+	r := c.newRetry(e)
 	if e.mirror {
 		r.tries = 1
 	}
@@ -97,7 +98,22 @@ type retry struct {
 	// impatient gives up where a registry wants to be left alone: a client is
 	// told so, and should wait instead.
 	impatient bool
+	poll      time.Duration // with it, a rate limit is waited for
+	waited    time.Duration
+	log       *slog.Logger
 }
+
+func (c *Client) newRetry(e *endpoint) retry {
+	r := retry{endpoint: e, tries: tries, first: c.pause, log: c.log}
+	if c.opts.Wait && !e.mirror {
+		r.poll = c.poll
+	}
+	return r
+}
+
+// maxWait is the longest that a budget is waited for, longer than any window
+// that is known of.
+const maxWait = 8 * time.Hour
 
 // pause waits until it is worth trying again after err. It returns an error if
 // it is not, which is err unless ctx has ended.
@@ -112,6 +128,17 @@ func (r *retry) pause(ctx context.Context, err error) error {
 	if errors.Is(failed, ErrUnauthorized) && !r.renewed && r.endpoint.renew() {
 		r.renewed = true
 		return nil
+	}
+	if errors.Is(failed, ErrRateLimited) && r.poll > 0 && !r.impatient && r.waited < maxWait {
+		wait := max(r.poll, failed.retryAfter)
+		r.waited += wait
+		r.log.Warn("the rate limit is used up, waiting", "registry", r.endpoint.registry, "for", wait)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+			return nil
+		}
 	}
 	r.failures++
 	if failed.timeout {

@@ -83,6 +83,7 @@ type transport struct {
 	ns      string // for mirrors: the registry whose content is meant
 	silence time.Duration
 
+	ledger      ledger
 	tokenFailed atomic.Pointer[tokenError] // the last token request, if it failed
 }
 
@@ -118,6 +119,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		cancel()
 		return nil, err
+	}
+	if req.URL.Host == t.host {
+		t.ledger.note(resp.Header)
 	}
 	resp.Body = newWatched(resp.Body, ex, t.silence, cancel)
 	a := answer{host: req.URL.Host}
