@@ -106,3 +106,40 @@ func reopen(t *testing.T, s *Store) *Store {
 	}
 	return open(t, s.dir)
 }
+
+// What is written for an arrival while that is removed is left to the collector,
+// and what has been collected already gets no row.
+func TestRemoveArrivalWhileWriting(t *testing.T) {
+	ctx := t.Context()
+	s := newStore(t)
+	repo := Repository{Registry: "docker.io", Path: "library/debian"}
+	a := must[Arrival](t)(s.Arrive(ctx, repo, "12", describe([]byte("an index"))))
+	l := s.LeaseFor(a)
+	content := noise(1000)
+	w := must[*Writer](t)(l.Writer(ctx, describe(content)))
+	defer w.Close()
+	must[int](t)(w.Write(content))
+	if _, _, err := s.Remove(ctx, repo, "12"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Writer(ctx, describe(content)); !errors.Is(err, ErrLeaseEnded) {
+		t.Errorf("a new writer for what was removed: %v", err)
+	}
+	if err := w.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if freed := must[Freed](t)(s.Collect(ctx, 0)); freed.Blobs != 1 {
+		t.Errorf("gc freed %+v", freed)
+	}
+	if files := blobFiles(t, s); len(files) != 0 {
+		t.Errorf("%v is left", files)
+	}
+
+	d := describe(content).Digest
+	if err := s.commits.commit(ctx, commit{digest: d, size: 1000}); err == nil {
+		t.Error("a blob without a file was committed")
+	}
+	if has := must[bool](t)(s.Has(ctx, d)); has {
+		t.Error("a blob without a file has a row")
+	}
+}

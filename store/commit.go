@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -91,16 +93,11 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 		w.err = errors.Join(w.err, folders[filepath.Dir(s.blobPath(w.digest))])
 	}
 	err := s.updateSoon(ctx, func(tx *sql.Tx) error {
-		stmt, err := tx.PrepareContext(ctx, "INSERT OR IGNORE INTO blob (digest, size) VALUES (?, ?)")
-		if err != nil {
-			return err
-		}
-		defer stmt.Close()
 		for _, w := range group {
 			if w.err != nil {
 				continue
 			}
-			if _, err := stmt.ExecContext(ctx, w.digest.String(), w.size); err != nil {
+			if err := s.insertBlob(ctx, tx, w); err != nil {
 				return err
 			}
 		}
@@ -111,4 +108,29 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 			w.err = errors.Join(w.err, err)
 		}
 	}
+}
+
+// insertBlob adds the row of a blob whose file is in its place. What is held by
+// nobody any more, because the arrival that it is for was removed, may have been
+// collected since the rename; the collector moves files in transactions, so one
+// that is there now stays. Otherwise it is left to the next collection.
+func (s *Store) insertBlob(ctx context.Context, tx *sql.Tx, w *waiting) error {
+	if _, err := os.Stat(s.blobPath(w.digest)); errors.Is(err, fs.ErrNotExist) {
+		w.err = fmt.Errorf("it was removed as it arrived: %w", ErrLeaseEnded)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, query := range []string{
+		"INSERT OR IGNORE INTO blob (digest, size) VALUES (?1, ?2)",
+		`INSERT OR IGNORE INTO hold (digest, lease) SELECT ?1, 0
+			WHERE NOT EXISTS (SELECT 1 FROM hold WHERE digest = ?1)
+			AND NOT EXISTS (SELECT 1 FROM manifest WHERE digest = ?1)
+			AND NOT EXISTS (SELECT 1 FROM edge WHERE child = ?1)`,
+	} {
+		if _, err := tx.ExecContext(ctx, query, w.digest.String(), w.size); err != nil {
+			return err
+		}
+	}
+	return nil
 }
