@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -27,17 +28,9 @@ func newFlight(repo store.Repository) *flight {
 	return &flight{repo: repo, done: make(chan struct{}), begun: make(chan struct{}), urgent: make(chan struct{})}
 }
 
-// hurry says that a client waits for a flight. What nobody waits for is slower
-// as long as it takes.
-func (c *Client) hurry(f *flight) {
-	f.urgency.Do(func() {
-		close(f.urgent)
-		c.precedence.enter()
-		go func() {
-			<-f.done
-			c.precedence.leave()
-		}()
-	})
+// hurry says that a client waits for a flight.
+func (f *flight) hurry() {
+	f.urgency.Do(func() { close(f.urgent) })
 }
 
 func (f *flight) isUrgent() bool {
@@ -77,7 +70,7 @@ func (c *Client) fly(ctx context.Context, d digest.Digest, f *flight, fn func(*f
 		close(f.done)
 	}()
 	f.err = fn(f)
-	f.aborted = ctx.Err() != nil
+	f.aborted = ctx.Err() != nil || errors.Is(f.err, store.ErrLeaseEnded)
 	return f.err
 }
 
