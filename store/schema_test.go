@@ -112,7 +112,7 @@ func TestMigrates(t *testing.T) {
 	dir := t.TempDir()
 	db := must[*Store](t)(Open(t.Context(), dir))
 	for _, query := range []string{
-		"PRAGMA foreign_keys = 0", "DROP TABLE hold", "DROP TABLE lease", "DROP TABLE history", "DROP TABLE companion", "DROP TABLE pin", "DROP TABLE edge", "DROP TABLE manifest", "DROP TABLE blob", "PRAGMA user_version = 0",
+		"PRAGMA foreign_keys = 0", "DROP TABLE arrival", "DROP TABLE hold", "DROP TABLE lease", "DROP TABLE history", "DROP TABLE companion", "DROP TABLE pin", "DROP TABLE edge", "DROP TABLE manifest", "DROP TABLE blob", "PRAGMA user_version = 0",
 	} {
 		if _, err := db.writer.Exec(query); err != nil {
 			t.Fatal(err)
