@@ -77,34 +77,14 @@ CMD ["cat", "/arch"]
 	})
 }
 
-// startContainerd is a containerd daemon of our own; ctr does the pulling.
+// startContainerd has ctr pull by way of a containerd of our own.
 func startContainerd(tb testing.TB, mirror string) pull {
 	tb.Helper()
-	dir := tempDir(tb)
-	socket := dir + "/c.sock"
-	config := writeFile(tb, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
-root = "%[1]s/root"
-state = "%[1]s/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri"]
-[grpc]
-  address = "%[2]s"
-[ttrpc]
-  address = "%[2]s.ttrpc"
-`, dir, socket))
-	hosts := filepath.Join(dir, "hosts")
+	ctr, hosts := newContainerd(tb)
 	writeFile(tb, filepath.Join(hosts, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, mirror))
-	daemon := start(tb, exec.Command("containerd", "-c", config))
-	daemon.ready(tb, dial("unix", socket))
-	ctr := func(tb testing.TB, args ...string) string {
-		tb.Helper()
-		return must(tb, "", nil, "ctr", append([]string{"-a", socket}, args...)...)
-	}
-	daemon.ready(tb, func() error {
-		return exec.Command("ctr", "-a", socket, "images", "ls").Run()
-	})
 	return func(tb testing.TB, image string, upstream *recording) {
 		tb.Helper()
 		ctr(tb, "images", "pull", "--hosts-dir", hosts, "docker.io/"+image)
@@ -117,4 +97,30 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 			tb.Errorf("ctr has other bytes for %s than upstream", image)
 		}
 	}
+}
+
+// newContainerd starts a containerd daemon of our own and returns its ctr and
+// the folder for hosts.toml.
+func newContainerd(tb testing.TB) (ctr func(tb testing.TB, args ...string) string, hosts string) {
+	tb.Helper()
+	dir := tempDir(tb)
+	socket := dir + "/c.sock"
+	config := writeFile(tb, filepath.Join(dir, "config.toml"), fmt.Sprintf(`version = 2
+root = "%[1]s/root"
+state = "%[1]s/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "%[2]s"
+[ttrpc]
+  address = "%[2]s.ttrpc"
+`, dir, socket))
+	daemon := start(tb, exec.Command("containerd", "-c", config))
+	daemon.ready(tb, dial("unix", socket))
+	daemon.ready(tb, func() error {
+		return exec.Command("ctr", "-a", socket, "images", "ls").Run()
+	})
+	return func(tb testing.TB, args ...string) string {
+		tb.Helper()
+		return must(tb, "", nil, "ctr", append([]string{"-a", socket}, args...)...)
+	}, filepath.Join(dir, "hosts")
 }
