@@ -145,7 +145,11 @@ func (p *PullThrough) manifest(ctx context.Context, repo store.Repository, refer
 		if !ok || child.Kind != store.KindManifest {
 			a, err := p.store.Arrival(ctx, repo, reference)
 			if errors.Is(err, store.ErrNotFound) {
-				return p.decide(ctx, repo, reference, name)
+				m, err := p.decide(ctx, repo, reference, name)
+				if errors.Is(err, store.ErrLeaseEnded) {
+					continue // another process has removed it, or pinned it
+				}
+				return m, err
 			}
 			if err != nil {
 				return store.Manifest{}, err
