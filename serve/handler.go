@@ -5,6 +5,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"sync"
 	"time"
 )
 
@@ -140,7 +142,7 @@ func (h *Handler) serveContent(w http.ResponseWriter, r *http.Request, content i
 }
 
 // contentWriter replaces the body of an error by the registry's. It passes
-// ReadFrom on, so that a file still goes out by sendfile.
+// ReadFrom on for files, so that they still go out by sendfile.
 type contentWriter struct {
 	http.ResponseWriter
 	request  *http.Request
@@ -176,12 +178,55 @@ func (w *contentWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *contentWriter) ReadFrom(src io.Reader) (int64, error) {
-	n, err := io.Copy(w.ResponseWriter, src)
+func (w *contentWriter) ReadFrom(src io.Reader) (n int64, err error) {
+	if isFile(src) {
+		n, err = io.Copy(w.ResponseWriter, src)
+	} else {
+		n, err = copyArriving(w.ResponseWriter, src)
+	}
 	if err != nil {
 		w.err = err
 	}
 	return n, err
+}
+
+// isFile reports whether src is a file, or a part of one as ServeContent makes it.
+func isFile(src io.Reader) bool {
+	if part, ok := src.(*io.LimitedReader); ok {
+		src = part.R
+	}
+	_, ok := src.(*os.File)
+	return ok
+}
+
+// arrivingBuffers are small because there is one for each client that waits for
+// content to arrive, and there may be a thousand of them. net/http would take
+// two of 32 KiB.
+var arrivingBuffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
+
+// copyArriving sends content that comes in pieces, each at once.
+func copyArriving(w http.ResponseWriter, src io.Reader) (total int64, err error) {
+	buf := arrivingBuffers.Get().(*[16 << 10]byte)
+	defer arrivingBuffers.Put(buf)
+	flusher := http.NewResponseController(w)
+	for {
+		n, readErr := src.Read(buf[:])
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return total, err
+			}
+			total += int64(n)
+			if err := flusher.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				return total, err
+			}
+		}
+		if errors.Is(readErr, io.EOF) {
+			return total, nil
+		}
+		if readErr != nil {
+			return total, readErr
+		}
+	}
 }
 
 func (w *contentWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -69,13 +70,6 @@ func (q *commitQueue) run(ctx context.Context) {
 	}
 }
 
-// collectUnheld puts a digest that nobody holds and nothing needs on the
-// collector's list.
-const collectUnheld = `INSERT INTO hold (digest, lease) SELECT ?1, 0
-	WHERE NOT EXISTS (SELECT 1 FROM hold WHERE digest = ?1)
-	AND NOT EXISTS (SELECT 1 FROM manifest WHERE digest = ?1)
-	AND NOT EXISTS (SELECT 1 FROM edge WHERE child = ?1)`
-
 // commitGroup renames the files, makes the names durable, then inserts the
 // rows, and leaves in each member what became of it.
 func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
@@ -103,17 +97,7 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 			if w.err != nil {
 				continue
 			}
-			// Who removes an arrival takes its holds away while it is written.
-			// Files go in write transactions too, so what is there now stays
-			// if it is held, and goes to the collector if it is not.
-			if _, err := os.Lstat(s.blobPath(w.digest)); errors.Is(err, fs.ErrNotExist) {
-				w.err = ErrLeaseEnded
-				continue
-			}
-			if _, err := tx.ExecContext(ctx, "INSERT OR IGNORE INTO blob (digest, size) VALUES (?, ?)", w.digest.String(), w.size); err != nil {
-				return err
-			}
-			if _, err := tx.ExecContext(ctx, collectUnheld, w.digest.String()); err != nil {
+			if err := s.insertBlob(ctx, tx, w); err != nil {
 				return err
 			}
 		}
@@ -124,4 +108,29 @@ func (s *Store) commitGroup(ctx context.Context, group []*waiting) {
 			w.err = errors.Join(w.err, err)
 		}
 	}
+}
+
+// insertBlob adds the row of a blob whose file is in its place. What is held by
+// nobody any more, because the arrival that it is for was removed, may have been
+// collected since the rename; the collector moves files in transactions, so one
+// that is there now stays. Otherwise it is left to the next collection.
+func (s *Store) insertBlob(ctx context.Context, tx *sql.Tx, w *waiting) error {
+	if _, err := os.Stat(s.blobPath(w.digest)); errors.Is(err, fs.ErrNotExist) {
+		w.err = fmt.Errorf("it was removed as it arrived: %w", ErrLeaseEnded)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	for _, query := range []string{
+		"INSERT OR IGNORE INTO blob (digest, size) VALUES (?1, ?2)",
+		`INSERT OR IGNORE INTO hold (digest, lease) SELECT ?1, 0
+			WHERE NOT EXISTS (SELECT 1 FROM hold WHERE digest = ?1)
+			AND NOT EXISTS (SELECT 1 FROM manifest WHERE digest = ?1)
+			AND NOT EXISTS (SELECT 1 FROM edge WHERE child = ?1)`,
+	} {
+		if _, err := tx.ExecContext(ctx, query, w.digest.String(), w.size); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -83,6 +83,9 @@ func (w *Writer) Follow(ctx context.Context) (*Follower, error) {
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", w.desc.Digest, err)
 	}
+	if err := w.owns(file); err != nil {
+		return nil, errors.Join(fmt.Errorf("blob %s: %w", w.desc.Digest, err), file.Close())
+	}
 	w.tail.followers++
 	f := &Follower{ctx: ctx, tail: w.tail, file: file, digest: w.desc.Digest, size: w.desc.Size}
 	f.close = sync.OnceValue(func() error {
@@ -90,6 +93,20 @@ func (w *Writer) Follow(ctx context.Context) (*Follower, error) {
 		return file.Close()
 	})
 	return f, nil
+}
+
+// owns returns ErrNotFound for a file that is another than the writer's: that was
+// moved to its place, and another process has looked whether it was there.
+func (w *Writer) owns(file *os.File) error {
+	mine, err := w.file.Stat()
+	if err != nil {
+		return err
+	}
+	that, err := file.Stat()
+	if err == nil && !os.SameFile(mine, that) {
+		err = ErrNotFound
+	}
+	return err
 }
 
 // Size is that of the whole content, in bytes.

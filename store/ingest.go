@@ -196,11 +196,7 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 	started := w.offset                                            // up to where the disk is at work
 	buf := make([]byte, 1+min(bufferSize-1, w.desc.Size-w.offset)) // one more byte shows a body that is too long
 	for {
-		atLeast := (len(buf) + 1) / 2
-		if w.tail.followed() {
-			atLeast = 1 // they should not wait for a buffer to fill
-		}
-		n, readErr := io.ReadAtLeast(r, buf, atLeast)
+		n, readErr := w.gather(r, buf)
 		n, writeErr := w.Write(buf[:n])
 		total += int64(n)
 		if whole := w.offset / writeBackSize * writeBackSize; whole > started {
@@ -213,13 +209,25 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) {
 		switch {
 		case readErr == nil:
 		case errors.Is(readErr, io.EOF), errors.Is(readErr, io.ErrUnexpectedEOF):
-			// ReadAtLeast says ErrUnexpectedEOF also for an ordinary end. A
-			// body that was cut short is told apart by what is missing.
+			// A body that was cut short is told apart by what is missing.
 			return total, nil
 		default:
 			return total, readErr
 		}
 	}
+}
+
+// gather reads until half of the buffer is full, or until there is something for
+// those who follow, who should not wait for more.
+func (w *Writer) gather(r io.Reader, buf []byte) (n int, err error) {
+	for n < (len(buf)+1)/2 && err == nil {
+		var more int
+		more, err = r.Read(buf[n:])
+		if n += more; n > 0 && w.tail.followed() {
+			break
+		}
+	}
+	return n, err
 }
 
 // Reset drops what is there and starts from zero.

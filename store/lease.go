@@ -74,7 +74,10 @@ func (l *Lease) Hold(ctx context.Context, digests ...digest.Digest) error {
 		}
 	}
 	if len(fresh) == 0 {
-		return nil
+		if l.id >= 0 {
+			return nil
+		}
+		return checkLease(ctx, l.store.reader, l.id) // anybody may have removed the arrival
 	}
 	err := l.store.updateSoon(ctx, func(tx *sql.Tx) error {
 		if err := checkLease(ctx, tx, l.id); err != nil {
@@ -106,9 +109,9 @@ func (l *Lease) Hold(ctx context.Context, digests ...digest.Digest) error {
 var ErrLeaseEnded = errors.New("the lease has ended")
 
 // checkLease makes sure that a lease, or the arrival that has it, is there.
-func checkLease(ctx context.Context, tx *sql.Tx, id int64) error {
+func checkLease(ctx context.Context, q querier, id int64) error {
 	var alive bool
-	err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM lease WHERE id = ?1)
+	err := q.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM lease WHERE id = ?1)
 		OR EXISTS (SELECT 1 FROM arrival WHERE id = -?1)`, id).Scan(&alive)
 	if err == nil && !alive {
 		err = ErrLeaseEnded

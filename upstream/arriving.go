@@ -36,9 +36,20 @@ func (p *PullThrough) begin(a store.Arrival) *arriving {
 		return x
 	}
 	x := &arriving{arrival: a, lease: p.store.LeaseFor(a), contents: map[digest.Digest]bool{}}
+	p.note(x, store.Child{Descriptor: v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType}, Kind: store.KindManifest})
 	p.arriving[a.Name()] = x // in the place of one that was removed
 	p.tasks.Go(func() { p.run(x) })
 	return x
+}
+
+// recheck forgets an image that was removed, or pinned by another process.
+func (p *PullThrough) recheck(ctx context.Context, x *arriving) error {
+	a, err := p.store.Arrival(ctx, x.arrival.Repository, x.arrival.Reference)
+	if err == nil && a != x.arrival || errors.Is(err, store.ErrNotFound) {
+		p.forget(x)
+		return nil
+	}
+	return err
 }
 
 // forget ends what is known because of an image.
@@ -71,17 +82,22 @@ func (p *PullThrough) met(x *arriving, graph store.Graph) {
 		return // forgotten
 	}
 	for _, child := range graph.Children {
-		if x.contents[child.Digest] || len(x.contents) >= maxContents {
-			continue
-		}
-		x.contents[child.Digest] = true
-		k := p.known[child.Digest]
-		if k == nil {
-			k = &known{child: child}
-			p.known[child.Digest] = k
-		}
-		k.images = append(k.images, x)
+		p.note(x, child)
 	}
+}
+
+// note makes content known because of an image; p.mu is locked.
+func (p *PullThrough) note(x *arriving, child store.Child) {
+	if x.contents[child.Digest] || len(x.contents) >= maxContents {
+		return
+	}
+	x.contents[child.Digest] = true
+	k := p.known[child.Digest]
+	if k == nil {
+		k = &known{child: child}
+		p.known[child.Digest] = k
+	}
+	k.images = append(k.images, x)
 }
 
 // lookup returns what is known of content that is arriving. Foreign layers are
@@ -175,6 +191,7 @@ func (p *PullThrough) fetch(x *arriving) (whole bool, err error) {
 	}
 	w := newWhole(p.client, x.lease, x.arrival.Repository, &Progress{})
 	w.met = func(g store.Graph) { p.met(x, g) }
+	w.transfers = p.ctx
 	root := node{
 		Descriptor: v1.Descriptor{Digest: x.arrival.Digest, MediaType: x.arrival.MediaType},
 		signable:   true, signableBelow: true,
@@ -298,7 +315,7 @@ func (p *PullThrough) Referrers(ctx context.Context, repo store.Repository, subj
 		return nil, err // which the store has with it
 	}
 	name := repo.String() + "@" + subject.String()
-	return shared(ctx, &p.asked, "referrers "+name, func() ([]v1.Descriptor, error) {
+	return shared(ctx, p, "referrers "+name, func() ([]v1.Descriptor, error) {
 		f := newFetch(newWhole(p.client, nil, repo, &Progress{}))
 		found, err := f.listed(urgently(p.ctx), subject)
 		return found, p.explain(name, err)

@@ -46,6 +46,7 @@ func (c *Client) bring(ctx context.Context, f *flight, lease *store.Lease, desc 
 	if err != nil {
 		return false, err
 	}
+	defer c.precedence.give(f)()
 	f.begin(w)
 	err = c.fill(ctx, f, desc, w, p)
 	return true, errors.Join(err, w.Close())

@@ -76,6 +76,10 @@ type whole struct {
 	wanted   func(index store.Graph) []store.Child // which of an index's children to fetch; nil is all
 	met      func(store.Graph)                     // called for every manifest; nil is nothing
 
+	// transfers is the context of blobs, if they should go on when the walk ends
+	// because of something else: clients may be reading them.
+	transfers context.Context
+
 	refused sync.Once // to say that referrers may not be read
 
 	mu       sync.Mutex
@@ -249,6 +253,9 @@ func (f *fetch) blob(ctx context.Context, child store.Child) error {
 	}
 	defer close(b.done)
 	w.progress.expect(child.Size)
+	if w.transfers != nil {
+		ctx = w.transfers
+	}
 	b.err = lost(w.client.blob(ctx, w.lease, w.repo, child.Descriptor, w.progress), string(child.Kind), child.Digest)
 	return b.err
 }

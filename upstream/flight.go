@@ -28,17 +28,9 @@ func newFlight(repo store.Repository) *flight {
 	return &flight{repo: repo, done: make(chan struct{}), begun: make(chan struct{}), urgent: make(chan struct{})}
 }
 
-// hurry says that a client waits for a flight. What nobody waits for is slower
-// as long as it takes.
-func (c *Client) hurry(f *flight) {
-	f.urgency.Do(func() {
-		close(f.urgent)
-		c.precedence.enter()
-		go func() {
-			<-f.done
-			c.precedence.leave()
-		}()
-	})
+// hurry says that a client waits for a flight.
+func (f *flight) hurry() {
+	f.urgency.Do(func() { close(f.urgent) })
 }
 
 func (f *flight) isUrgent() bool {

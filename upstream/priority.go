@@ -61,6 +61,23 @@ func (p *precedence) leave() {
 	}
 }
 
+// give lets others wait for a transfer from when a client waits for it until end
+// is called. What itself waits, for a slot or for another process, is no reason
+// to wait for it: two processes could slow down each other's transfers.
+func (p *precedence) give(f *flight) (end func()) {
+	ended := make(chan struct{})
+	go func() {
+		select {
+		case <-f.urgent:
+			p.enter()
+			<-ended
+			p.leave()
+		case <-ended:
+		}
+	}()
+	return func() { close(ended) }
+}
+
 // busy returns what is closed when no client waits any more, or nil.
 func (p *precedence) busy() <-chan struct{} {
 	p.mu.Lock()

@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -93,7 +92,9 @@ func NewPullThrough(ctx context.Context, client *Client, opts PullThroughOptions
 // Close stops all transfers. What has arrived is kept, and the next PullThrough
 // on the store goes on with it.
 func (p *PullThrough) Close() error {
-	p.cancel()
+	p.mu.Lock()
+	p.cancel() // nothing begins after this
+	p.mu.Unlock()
 	p.tasks.Wait()
 	return nil
 }
@@ -106,7 +107,7 @@ func (p *PullThrough) Manifest(ctx context.Context, repo store.Repository, refer
 	if !p.registries[repo.Registry] {
 		return store.Manifest{}, fmt.Errorf("%s: %w", name, store.ErrNotFound)
 	}
-	return shared(ctx, &p.asked, name, func() (store.Manifest, error) {
+	return shared(ctx, p, name, func() (store.Manifest, error) {
 		m, err := p.manifest(urgently(p.ctx), repo, reference, name)
 		return m, p.explain(name, err)
 	})
@@ -114,8 +115,20 @@ func (p *PullThrough) Manifest(ctx context.Context, repo store.Repository, refer
 
 // shared runs fn once for all who ask for the same at the same time, and for
 // none of them alone: it goes on when the one who came first leaves.
-func shared[T any](ctx context.Context, group *singleflight.Group, key string, fn func() (T, error)) (T, error) {
-	done := group.DoChan(key, func() (any, error) { return fn() })
+func shared[T any](ctx context.Context, p *PullThrough, key string, fn func() (T, error)) (T, error) {
+	done := p.asked.DoChan(key, func() (any, error) {
+		p.mu.Lock()
+		closed := p.ctx.Err() != nil
+		if !closed {
+			p.tasks.Add(1)
+		}
+		p.mu.Unlock()
+		if closed {
+			return nil, p.ctx.Err()
+		}
+		defer p.tasks.Done()
+		return fn()
+	})
 	select {
 	case r := <-done:
 		v, _ := r.Val.(T)
@@ -127,21 +140,38 @@ func shared[T any](ctx context.Context, group *singleflight.Group, key string, f
 }
 
 func (p *PullThrough) manifest(ctx context.Context, repo store.Repository, reference, name string) (store.Manifest, error) {
-	if x, child, ok := p.lookup(digest.Digest(reference)); ok && child.Kind == store.KindManifest {
-		return p.part(ctx, x, child.Descriptor)
+	for {
+		x, child, ok := p.lookup(digest.Digest(reference))
+		if !ok || child.Kind != store.KindManifest {
+			a, err := p.store.Arrival(ctx, repo, reference)
+			if errors.Is(err, store.ErrNotFound) {
+				m, err := p.decide(ctx, repo, reference, name)
+				if errors.Is(err, store.ErrLeaseEnded) {
+					continue // another process has removed it, or pinned it
+				}
+				return m, err
+			}
+			if err != nil {
+				return store.Manifest{}, err
+			}
+			x, child.Descriptor = p.begin(a), v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType}
+		}
+		m, err := p.part(ctx, x, child.Descriptor)
+		if !errors.Is(err, store.ErrLeaseEnded) {
+			return m, err
+		}
+		if err := p.recheck(ctx, x); err != nil {
+			return store.Manifest{}, err
+		}
 	}
-	a, err := p.store.Arrival(ctx, repo, reference)
-	if errors.Is(err, store.ErrNotFound) {
-		return p.decide(ctx, repo, reference, name)
-	}
-	if err != nil {
-		return store.Manifest{}, err
-	}
-	return p.part(ctx, p.begin(a), v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType})
 }
 
 // decide asks upstream what a reference means, and keeps to the answer.
 func (p *PullThrough) decide(ctx context.Context, repo store.Repository, reference, name string) (store.Manifest, error) {
+	// It may have become complete since somebody looked.
+	if m, err := p.store.Manifest(ctx, repo, reference); !errors.Is(err, store.ErrNotFound) {
+		return m, err
+	}
 	if err := p.misses.recent(repo.Registry, name); err != nil {
 		return store.Manifest{}, err
 	}
@@ -178,20 +208,20 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 	if err != nil {
 		return store.Manifest{}, err
 	}
-	x := p.begin(a)
 	if a.Digest != m.Digest {
-		return p.part(ctx, x, v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType})
+		return p.part(ctx, p.begin(a), v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType})
 	}
 	log := p.log
 	if b, ok := p.client.Budget(repo.Registry); ok {
 		log = log.With("left", b.String())
 	}
 	log.Info("pinned, fetching", "image", name, "digest", a.Digest.String(), "from", from.String())
-	if err := x.lease.Hold(ctx, m.Digest); err != nil {
+	// Before the fetch begins, which would ask for it again.
+	if err := p.client.keep(ctx, from, p.store.LeaseFor(a), m); err != nil {
 		return store.Manifest{}, err
 	}
-	p.met(x, graph)
-	return m, p.client.keep(ctx, from, x.lease, m)
+	p.met(p.begin(a), graph)
+	return m, nil
 }
 
 // companionTag matches the tags that belong to a manifest: the referrers API's
@@ -241,12 +271,17 @@ func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.
 		return nil, 0, fmt.Errorf("blob %s: %w", d, store.ErrNotFound)
 	}
 	name := repo.String() + "@" + d.String()
-	b, err := p.locate(ctx, repo, d, name)
-	if err != nil {
-		return nil, 0, p.explain(name, err)
-	}
 	for {
-		f, mine := p.demand(b)
+		b, err := p.locate(ctx, repo, d, name)
+		if err != nil {
+			return nil, 0, p.explain(name, err)
+		}
+		// It may have arrived since somebody looked.
+		content, size, err := p.store.Blob(ctx, repo, d)
+		if !errors.Is(err, store.ErrNotFound) {
+			return content, size, err
+		}
+		f := p.demand(b)
 		select {
 		case <-f.begun:
 			follower, err := f.writer.Follow(ctx)
@@ -265,7 +300,12 @@ func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.
 		if f.err == nil {
 			return p.store.Blob(ctx, repo, d)
 		}
-		if mine || f.final(b.repo) || p.ctx.Err() != nil {
+		if b.image != nil && errors.Is(f.err, store.ErrLeaseEnded) {
+			if err := p.recheck(ctx, b.image); err != nil {
+				return nil, 0, err
+			}
+		}
+		if f.final(b.repo) || p.ctx.Err() != nil {
 			p.misses.note(repo.Registry, name, f.err)
 			return nil, 0, p.explain(name, f.err)
 		}
@@ -276,21 +316,25 @@ func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.
 type wanted struct {
 	v1.Descriptor
 	repo  store.Repository
-	lease *store.Lease // nil for a blob of no image that is arriving
+	image *arriving // that it is of, or nil
 }
 
 // locate finds out where a blob comes from and how large it is.
 func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d digest.Digest, name string) (wanted, error) {
-	if x, child, ok := p.lookup(d); ok {
+	if x, child, ok := p.lookup(d); ok && child.Kind != store.KindManifest {
 		desc := v1.Descriptor{Digest: d, MediaType: child.MediaType, Size: child.Size}
-		return wanted{Descriptor: desc, repo: x.arrival.Repository, lease: x.lease}, nil
+		return wanted{Descriptor: desc, repo: x.arrival.Repository, image: x}, nil
+	}
+	content, size, err := p.store.Blob(ctx, repo, d)
+	if err == nil {
+		return wanted{Descriptor: v1.Descriptor{Digest: d, Size: size}, repo: repo}, content.Close()
 	}
 	if err := p.misses.recent(repo.Registry, name); err != nil {
 		return wanted{}, err
 	}
 	// Of an image that this mirror does not know: a client had its manifest
 	// from elsewhere.
-	size, err := shared(ctx, &p.asked, "size "+name, func() (size int64, err error) {
+	size, err = shared(ctx, p, "size "+name, func() (size int64, err error) {
 		err = p.client.ask(urgently(p.ctx), repo, func(e *endpoint) error {
 			size, err = p.client.blobSize(urgently(p.ctx), e, repo, d)
 			return err
@@ -302,65 +346,27 @@ func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d diges
 }
 
 // demand returns the flight of a blob that a client waits for, and starts it if
-// there is none, which makes it the caller's.
-func (p *PullThrough) demand(b wanted) (f *flight, mine bool) {
-	f, mine = p.client.join(b.repo, b.Digest)
-	p.client.hurry(f)
+// there is none.
+func (p *PullThrough) demand(b wanted) *flight {
+	f, mine := p.client.join(b.repo, b.Digest)
+	f.hurry()
 	if !mine {
-		return f, false
+		return f
 	}
 	p.tasks.Go(func() {
 		_ = p.client.fly(p.ctx, b.Digest, f, func(f *flight) error { // the error is in f
-			lease := b.lease
-			if lease == nil {
-				own, err := p.store.NewLease(p.ctx)
-				if err != nil {
-					return err
-				}
-				defer own.Close()
-				lease = own
+			if b.image != nil {
+				_, err := p.client.bring(p.ctx, f, b.image.lease, b.Descriptor, &Progress{})
+				return err
 			}
-			_, err := p.client.bring(p.ctx, f, lease, b.Descriptor, &Progress{})
+			lease, err := p.store.NewLease(p.ctx)
+			if err != nil {
+				return err
+			}
+			defer lease.Close()
+			_, err = p.client.bring(p.ctx, f, lease, b.Descriptor, &Progress{})
 			return err
 		})
 	})
-	return f, true
-}
-
-// unavailable is a trouble of an upstream that may pass.
-type unavailable struct {
-	error
-	after time.Duration
-}
-
-func (e unavailable) Unwrap() error             { return e.error }
-func (e unavailable) RetryAfter() time.Duration { return e.after }
-
-// retryAfter is how long a client should wait if the upstream does not say.
-const retryAfter = 10 * time.Second
-
-// explain makes of a failure what package serve understands, and says in the
-// log what a client is not told.
-func (p *PullThrough) explain(name string, err error) error {
-	var failed *Error
-	switch {
-	case err == nil, p.ctx.Err() != nil, errors.Is(err, store.ErrNotFound):
-		return err
-	case errors.Is(err, store.ErrLeaseEnded): // removed while it arrived
-		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
-	case !errors.As(err, &failed):
-		return err
-	case errors.Is(err, ErrNotFound):
-		p.log.Info("not found upstream", "image", name)
-		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
-	case errors.Is(err, ErrUnauthorized), errors.Is(err, ErrForbidden):
-		p.log.Warn("refused upstream", "image", name, "err", err, "hint", failed.Hint)
-		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
-	}
-	p.log.Warn("upstream in trouble", "image", name, "err", err, "hint", failed.Hint)
-	after := failed.retryAfter
-	if after <= 0 {
-		after = retryAfter
-	}
-	return unavailable{err, after}
+	return f
 }

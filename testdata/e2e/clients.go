@@ -100,13 +100,7 @@ func startRegctl(tb testing.TB, mirror string) pull {
 }
 
 func startPodman(tb testing.TB, mirror string) pull {
-	root := tempDir(tb)
-	env := []string{
-		"CONTAINERS_REGISTRIES_CONF=" + registriesConf(tb, mirror),
-		"CONTAINERS_STORAGE_CONF=" + writeFile(tb, filepath.Join(root, "storage.conf"), fmt.Sprintf(
-			"[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", root+"/graph", root+"/run")),
-		"CONTAINERS_CONF=" + writeFile(tb, filepath.Join(root, "containers.conf"), "[engine]\nevents_logger = \"none\"\n"),
-	}
+	env := containersEnv(tb, registriesConf(tb, mirror))
 	return func(tb testing.TB, image string, upstream *recording) {
 		tb.Helper()
 		id := must(tb, "", env, "podman", "pull", "--quiet", "docker.io/"+image)
@@ -132,4 +126,16 @@ func same(tb testing.TB, upstream *recording, image, digest, path string) {
 // blobPath is where an OCI layout or a store keeps a blob.
 func blobPath(root, digest string) string {
 	return filepath.Join(root, "blobs", strings.Replace(digest, ":", "/", 1))
+}
+
+// containersEnv makes podman and buildah start from nothing.
+func containersEnv(tb testing.TB, registries string) []string {
+	tb.Helper()
+	root := tempDir(tb)
+	return []string{
+		"CONTAINERS_REGISTRIES_CONF=" + registries,
+		"CONTAINERS_STORAGE_CONF=" + writeFile(tb, filepath.Join(root, "storage.conf"), fmt.Sprintf(
+			"[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrunroot = %q\n", root+"/graph", root+"/run")),
+		"CONTAINERS_CONF=" + writeFile(tb, filepath.Join(root, "containers.conf"), "[engine]\nevents_logger = \"none\"\n"),
+	}
 }

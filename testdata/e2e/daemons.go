@@ -96,19 +96,14 @@ CMD ["cat", "/arch"]
 	})
 }
 
-// startContainerd is a containerd daemon of our own; ctr does the pulling.
+// startContainerd has ctr pull by way of a containerd of our own.
 func startContainerd(tb testing.TB, mirror string) pull {
 	tb.Helper()
-	hosts := filepath.Join(tempDir(tb), "hosts")
+	ctr, hosts := newContainerd(tb)
 	writeFile(tb, filepath.Join(hosts, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, mirror))
-	socket := newContainerd(tb)
-	ctr := func(tb testing.TB, args ...string) string {
-		tb.Helper()
-		return must(tb, "", nil, "ctr", append([]string{"-a", socket}, args...)...)
-	}
 	return func(tb testing.TB, image string, upstream *recording) {
 		tb.Helper()
 		ctr(tb, "images", "pull", "--hosts-dir", hosts, "docker.io/"+image)
@@ -123,8 +118,9 @@ func startContainerd(tb testing.TB, mirror string) pull {
 	}
 }
 
-// newContainerd starts a containerd and returns its socket.
-func newContainerd(tb testing.TB) string {
+// newContainerd starts a containerd daemon of our own and returns its ctr and
+// the folder for hosts.toml.
+func newContainerd(tb testing.TB) (ctr func(tb testing.TB, args ...string) string, hosts string) {
 	tb.Helper()
 	dir := tempDir(tb)
 	socket := dir + "/c.sock"
@@ -142,5 +138,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	daemon.ready(tb, func() error {
 		return exec.Command("ctr", "-a", socket, "images", "ls").Run()
 	})
-	return socket
+	return func(tb testing.TB, args ...string) string {
+		tb.Helper()
+		return must(tb, "", nil, "ctr", append([]string{"-a", socket}, args...)...)
+	}, filepath.Join(dir, "hosts")
 }

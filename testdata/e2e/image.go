@@ -32,6 +32,7 @@ type descriptor struct {
 	ArtifactType string            `json:"artifactType,omitempty"`
 	Digest       string            `json:"digest"`
 	Size         int64             `json:"size"`
+	URLs         []string          `json:"urls,omitempty"`
 	Annotations  map[string]string `json:"annotations,omitempty"`
 	Platform     *platform         `json:"platform,omitempty"`
 }

@@ -94,6 +94,13 @@ func (p *project) begin(tb testing.TB, args ...string) *process {
 func (p *project) serve(tb testing.TB, flags ...string) string {
 	tb.Helper()
 	listen := address()
+	p.server(tb, listen, flags...)
+	return listen
+}
+
+// server starts the mirror at an address.
+func (p *project) server(tb testing.TB, listen string, flags ...string) *process {
+	tb.Helper()
 	server := p.begin(tb, append([]string{"serve", "--listen", listen}, flags...)...)
 	server.ready(tb, func() error {
 		response, err := http.Get("http://" + listen + "/v2/")
@@ -102,7 +109,7 @@ func (p *project) serve(tb testing.TB, flags ...string) string {
 		}
 		return err
 	})
-	return listen
+	return server
 }
 
 // lock returns the entries of mirror.lock by image name, as they are written.

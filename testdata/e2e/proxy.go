@@ -22,7 +22,8 @@ type request struct {
 	path   string
 	ranges string // the Range header
 	status int
-	bytes  int64 // of the body, as far as it was sent
+	bytes  int64     // of the body, as far as it was sent
+	first  time.Time // when the first byte was sent
 }
 
 // proxy stands between mirrorctl and an upstream, writes down what goes through
@@ -125,6 +126,9 @@ func (m *meter) Write(b []byte) (int, error) {
 		}
 		n, err := m.ResponseWriter.Write(piece)
 		m.proxy.mu.Lock()
+		if m.request.bytes == 0 {
+			m.request.first = time.Now()
+		}
 		m.request.bytes += int64(n)
 		m.proxy.mu.Unlock()
 		written += n
@@ -140,14 +144,17 @@ func (m *meter) Write(b []byte) (int, error) {
 func (m *meter) Unwrap() http.ResponseWriter { return m.ResponseWriter }
 
 // countingListener takes an upstream's place and counts who knocks.
-type countingListener struct{ connections atomic.Int32 }
+type countingListener struct {
+	address     string
+	connections atomic.Int32
+}
 
 func listenAndCount(tb testing.TB, address string) *countingListener {
 	tb.Helper()
 	listener, err := net.Listen("tcp", address)
 	check(tb, err)
 	tb.Cleanup(func() { listener.Close() })
-	c := &countingListener{}
+	c := &countingListener{address: address}
 	go func() {
 		for {
 			connection, err := listener.Accept()

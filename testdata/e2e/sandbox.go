@@ -23,6 +23,7 @@ const (
 	workVariable   = "MIRRORCTL_E2E_WORK"   // folder for everything the run writes
 	rootfsVariable = "MIRRORCTL_E2E_ROOTFS" // folder that rootfs.sh filled
 	binaryVariable = "MIRRORCTL_E2E_BINARY" // the mirrorctl under test; built if unset
+	fullVariable   = "MIRRORCTL_E2E_FULL"   // not empty: sizes of real life where the gate takes smaller ones
 )
 
 // The programs that the tests need. A missing one fails the run at once: a
@@ -127,7 +128,7 @@ func initProcess() int {
 		// Nobody's own settings, logins or proxies have a say in the tests.
 		name, _, _ := strings.Cut(setting, "=")
 		switch name {
-		case "PATH", "TMPDIR", "LANG", workVariable, rootfsVariable, binaryVariable:
+		case "PATH", "TMPDIR", "LANG", workVariable, rootfsVariable, binaryVariable, fullVariable:
 			env = append(env, setting)
 		}
 	}
