@@ -103,7 +103,7 @@ func TestDeadMirror(t *testing.T) {
 	}
 	f.index(all, "1")
 	c := newClientOf(t, st, Registry{URL: f.URL, Mirrors: []string{"http://127.0.0.1:1", "http://" + silent.Addr().String()}})
-	c.silence = 600 * time.Millisecond
+	c.silence = 3 * time.Second // a mirror gets a third of it: 20 s if each manifest waited
 	began := time.Now()
 	mustFetch(t, c, "1")
 	if took := time.Since(began); took > 10*time.Second {
