@@ -20,7 +20,7 @@ import (
 
 // Every program must end within this time, so that a hanging one fails its test
 // and not the whole run.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // process is a program that a test started and that ends with the test.
 type process struct {

@@ -52,14 +52,17 @@ func newPuller(mirror, name string, content map[string][]byte) *puller {
 // pull gets the image for an architecture and compares every byte of it.
 func (p *puller) pull(tag, arch string) error {
 	defer p.http.CloseIdleConnections()
-	response, err := p.http.Head(p.base + "/manifests/" + tag)
+	response, err := p.request(http.MethodHead, tag)
 	if err != nil {
 		return err
 	}
 	response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", tag, response.Status)
+	}
 	m, err := p.manifest(response.Header.Get("Docker-Content-Digest"))
 	if err != nil {
-		return fmt.Errorf("%s: %w", response.Status, err)
+		return err
 	}
 	for _, child := range m.Manifests {
 		if child.Platform != nil && child.Platform.Architecture == arch {
@@ -99,16 +102,28 @@ func (p *puller) pull(tag, arch string) error {
 }
 
 func (p *puller) manifest(digest string) (m manifest, err error) {
-	response, err := p.http.Get(p.base + "/manifests/" + digest)
+	response, err := p.request(http.MethodGet, digest)
 	if err != nil {
 		return m, err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK || digestOf(text) != digest {
-		return m, fmt.Errorf("manifest %s: %s, %d bytes, %w", digest, response.Status, len(text), err)
+	if err != nil {
+		return m, fmt.Errorf("manifest %s: %w", digest, err)
+	}
+	if response.StatusCode != http.StatusOK || digestOf(text) != digest {
+		return m, fmt.Errorf("manifest %s: %s, %d bytes", digest, response.Status, len(text))
 	}
 	return m, json.Unmarshal(text, &m)
+}
+
+func (p *puller) request(method, reference string) (*http.Response, error) {
+	request, err := http.NewRequest(method, p.base+"/manifests/"+reference, nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header["Accept"] = every
+	return p.http.Do(request)
 }
 
 func (p *puller) blob(d descriptor) error {
