@@ -30,9 +30,11 @@ type Options struct {
 }
 
 // Handler answers the read API of a registry from a [Content]. It is safe for
-// concurrent use and keeps nothing between requests.
+// concurrent use. If the content is [Versioned], it keeps manifests that were
+// asked for as long as the version stays the same.
 type Handler struct {
 	content Content
+	cache   *cache // of manifests; nil if content has no version
 	missing Fetcher
 	names   names
 	log     *slog.Logger
@@ -49,7 +51,11 @@ func New(content Content, opts Options) (*Handler, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{content: content, missing: opts.Missing, names: names, log: log}, nil
+	h := &Handler{content: content, missing: opts.Missing, names: names, log: log}
+	if v, ok := content.(Versioned); ok {
+		h.cache = newCache(v)
+	}
+	return h, nil
 }
 
 // Header values that are the same in every answer. They are put into the map
@@ -124,10 +130,14 @@ func setContentHeaders(header http.Header, mediaType, digest string, hit bool) {
 	header["Content-Type"] = values[0:1:1]
 	header["Docker-Content-Digest"] = values[1:2:2]
 	header["Etag"] = values[2:3:3]
-	header["X-Mirrorctl-Cache"] = headerHit
-	if !hit {
-		header["X-Mirrorctl-Cache"] = headerMiss
+	header["X-Mirrorctl-Cache"] = hitOrMiss(hit)
+}
+
+func hitOrMiss(hit bool) []string {
+	if hit {
+		return headerHit
 	}
+	return headerMiss
 }
 
 // serveContent is [http.ServeContent], which knows ranges and conditions, with

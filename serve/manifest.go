@@ -2,9 +2,10 @@ package serve
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/http"
-	"strconv"
+	"strings"
 
 	"mirrorctl/store"
 )
@@ -13,12 +14,7 @@ import (
 // says: the digest was promised for these bytes, and a client that cannot read
 // them has to say so itself.
 func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, req *request) error {
-	m, err := h.content.Manifest(r.Context(), req.repo, req.reference)
-	hit := true
-	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
-		hit = false
-		m, err = h.missing.Manifest(r.Context(), req.repo, req.reference)
-	}
+	a, hit, err := h.lookup(r.Context(), req)
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return errNoManifest(req)
@@ -26,20 +22,50 @@ func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, req *request)
 		return err
 	}
 	header := w.Header()
-	setContentHeaders(header, m.MediaType, string(m.Digest), hit)
+	header["Content-Type"] = a.mediaType
+	header["Docker-Content-Digest"] = a.digest
+	header["Etag"] = a.etag
+	header["X-Mirrorctl-Cache"] = hitOrMiss(hit)
 	if isConditional(r.Header) {
-		h.serveContent(w, r, bytes.NewReader(m.Bytes))
+		h.serveContent(w, r, bytes.NewReader(a.manifest.Bytes))
 		return nil
 	}
 	// Nearly all requests come here; this is ServeContent without its parsing.
 	header["Accept-Ranges"] = headerRanges
-	header["Content-Length"] = []string{strconv.Itoa(len(m.Bytes))}
+	header["Content-Length"] = a.byteLength
 	w.WriteHeader(http.StatusOK)
 	if r.Method != http.MethodHead {
 		// An error means that the client has left.
-		_, _ = w.Write(m.Bytes)
+		_, _ = w.Write(a.manifest.Bytes)
 	}
 	return nil
+}
+
+// lookup finds a manifest in the cache, in the content, or elsewhere.
+func (h *Handler) lookup(ctx context.Context, req *request) (a *answer, hit bool, err error) {
+	var now *answers
+	key := answerKey{req.repo, req.reference}
+	if h.cache != nil {
+		now = h.cache.current(ctx)
+		if a := now.get(key); a != nil {
+			return a, true, nil
+		}
+	}
+	m, err := h.content.Manifest(ctx, req.repo, req.reference)
+	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
+		m, err = h.missing.Manifest(ctx, req.repo, req.reference)
+		return newAnswer(m), false, err
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	a = newAnswer(m)
+	if now != nil {
+		// A copy of the name: the request's is a part of its URL.
+		key.repo.Registry, key.repo.Path, key.reference = strings.Clone(key.repo.Registry), strings.Clone(key.repo.Path), strings.Clone(key.reference)
+		now.add(key, a)
+	}
+	return a, true, nil
 }
 
 // isConditional reports whether the answer may be another than all of the

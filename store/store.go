@@ -25,6 +25,7 @@ type Store struct {
 	turn   chan struct{}
 
 	commits commitQueue
+	version versioned
 
 	mu     sync.Mutex
 	leases map[int64]*Lease
@@ -108,7 +109,7 @@ func OpenReadOnly(ctx context.Context, dir string) (*Store, error) {
 }
 
 func (s *Store) openReader() error {
-	reader, err := openDB(s.dir, "mode=ro&_query_only=1&_busy_timeout=30000", max(4, 2*runtime.NumCPU()))
+	reader, err := openDB(s.dir, "mode=ro&_query_only=1&_busy_timeout=30000", 1+max(4, 2*runtime.NumCPU())) // one stays with Version
 	if err != nil {
 		return fmt.Errorf("store %s: %w", s.dir, err)
 	}
@@ -139,6 +140,9 @@ func (s *Store) Close() error {
 	for _, l := range open {
 		errs = append(errs, l.Close())
 	}
+	s.version.mu.Lock()
+	s.version.close()
+	s.version.mu.Unlock()
 	for _, db := range []*sql.DB{s.reader, s.hasty, s.writer} {
 		if db != nil {
 			errs = append(errs, db.Close())
