@@ -22,6 +22,7 @@ type syncing struct {
 	found    discovery
 	saw      lockfile.Sync
 	all      []*job
+	others   []lockfile.Image // what the store knows of entries that no job is about
 	said     map[string]bool
 	locked   bool
 }

@@ -116,15 +116,19 @@ func (p *program) sync(c *cli.Context) error {
 				s.saw.Images[j.name.String()] = j.entry
 			}
 		}
-		reconcile := func(now lockfile.File) lockfile.File { return lockfile.Reconcile(addByHand(now, s.all), s.saw) }
+		if err := s.lookUpOthers(c.Context, st); err != nil {
+			return err
+		}
 		changed := false
 		if c.Bool("locked") {
 			// The digests agree; what the lock says about them may not.
-			if diff := lockfile.Diff(lock.file, reconcile(lock.file)); len(diff) > 0 {
+			if diff := lockfile.Diff(lock.file, s.reconcile(lock.file)); len(diff) > 0 {
 				return lock.disagrees(diff)
 			}
-		} else if changed, err = lockfile.Update(lock.path, reconcile); err != nil {
+		} else if changed, err = lockfile.Update(lock.path, s.reconcile); err != nil {
 			return err
+		} else if changed {
+			p.sayPutRight(lock, s.reconcile(lock.file))
 		}
 		if err := p.printJobs(c, s.all); err != nil {
 			return err
