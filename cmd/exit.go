@@ -82,7 +82,7 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.As(err, &conflict):
 		return exitConflict
-	case errors.Is(err, store.ErrMismatch):
+	case errors.Is(err, store.ErrMismatch), errors.Is(err, upstream.ErrDamaged):
 		return exitIntegrity
 	}
 	return exitFailure

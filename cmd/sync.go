@@ -104,12 +104,15 @@ func (p *program) sync(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("dry-run") {
+		s.failUnread(p, false)
+		s.keepUnknown()
 		return p.dryRun(c, lock, s.saw, s.all, s.found)
 	}
 	return p.withStore(c, func(st *store.Store) error {
 		if err := p.pullRounds(c, st, s); err != nil {
 			return err
 		}
+		s.failUnread(p, true)
 		s.keepUnknown()
 		for _, j := range s.all {
 			if j.err == nil {

@@ -53,10 +53,11 @@ func (p *program) why(c *cli.Context) error {
 	if err := c.Set("all-stages", "true"); err != nil {
 		return err
 	}
-	found, _, err := p.discoverStored(c, paths, p.storedTriggers(lock.file))
+	found, known, err := p.discoverStored(c, paths, p.storedTriggers(lock.file))
 	if err != nil {
 		return err
 	}
+	found.failed = append(found.failed, known.failed()...)
 	p.warn(found)
 	uses := slices.DeleteFunc(found.uses, func(u use) bool { return !slices.Contains(names, u.Name) })
 	if err := p.printUses(c, uses, true); err != nil {
