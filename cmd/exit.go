@@ -106,7 +106,7 @@ func (p *program) printError(err error) {
 		return
 	}
 	if err != nil && err.Error() != "" && !errors.Is(err, syscall.EPIPE) {
-		fmt.Fprintf(p.stderr, "mirrorctl: %v\n", err)
+		fmt.Fprintf(p.stderr, "mirrorctl: %s\n", printableLines(err.Error()))
 	}
 }
 

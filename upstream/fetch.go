@@ -240,7 +240,7 @@ func (w *whole) count(contents int, size int64) error {
 	case w.contents > maxContents:
 		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the image has more than %d manifests and blobs", maxContents), Err: ErrTooLarge}
 	case w.bytes > maxManifestBytes:
-		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the manifests of the image have more than %d MiB", maxManifestBytes>>20), Err: ErrTooLarge}
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the manifests of the image, and the lists of its referrers, have more than %d MiB", maxManifestBytes>>20), Err: ErrTooLarge}
 	}
 	return nil
 }
