@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
@@ -82,6 +83,10 @@ func (p *program) why(c *cli.Context) error {
 // named, or all that a digest is a part of, by the lock or by the store.
 func (p *program) meant(c *cli.Context, lock lockfile.File, what string) ([]string, error) {
 	d, err := digest.Parse(what)
+	if algorithm, _, colon := strings.Cut(what, ":"); err != nil && colon && digest.Algorithm(algorithm).Available() {
+		// As a reference it would be an image that is called like the algorithm.
+		return nil, usageErrorf("%q is no digest in full: %v; mirrorctl ls --digests shows them", what, err)
+	}
 	if err != nil {
 		name, err := parseName(what)
 		if err != nil {
