@@ -150,7 +150,7 @@ func (p *program) unknownCommand(c *cli.Context) error {
 // say prints a message for people.
 func (p *program) say(format string, args ...any) {
 	if !p.quiet {
-		fmt.Fprintf(p.stderr, "mirrorctl: "+format+"\n", args...)
+		fmt.Fprintf(p.stderr, "mirrorctl: %s\n", printableLines(fmt.Sprintf(format, args...)))
 	}
 }
 

@@ -82,7 +82,7 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.As(err, &conflict):
 		return exitConflict
-	case errors.Is(err, store.ErrMismatch):
+	case errors.Is(err, store.ErrMismatch), errors.Is(err, upstream.ErrDamaged):
 		return exitIntegrity
 	}
 	return exitFailure
@@ -106,7 +106,7 @@ func (p *program) printError(err error) {
 		return
 	}
 	if err != nil && err.Error() != "" && !errors.Is(err, syscall.EPIPE) {
-		fmt.Fprintf(p.stderr, "mirrorctl: %v\n", err)
+		fmt.Fprintf(p.stderr, "mirrorctl: %s\n", printableLines(err.Error()))
 	}
 }
 

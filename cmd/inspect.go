@@ -142,7 +142,7 @@ func nodeToJSON(n store.Node) nodeJSON {
 }
 
 func writeNode(b *strings.Builder, n store.Node, indent string) {
-	fmt.Fprintf(b, "%s%s  %s  %s", indent, nodeLabel(n), short(n.Digest), size(n.Size))
+	fmt.Fprintf(b, "%s%s  %s  %s", indent, printable(nodeLabel(n)), short(n.Digest), size(n.Size))
 	if n.Shared {
 		b.WriteString("  shared")
 	}

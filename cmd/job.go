@@ -326,7 +326,9 @@ func result(all []*job, found discovery) error {
 	code := 0
 	for _, j := range all {
 		switch {
-		case j.outcome == outcomeConflict:
+		case errors.Is(j.err, upstream.ErrDamaged):
+			code = exitIntegrity
+		case j.outcome == outcomeConflict && code != exitIntegrity:
 			code = exitConflict
 		case j.outcome == outcomeFailed && code == 0:
 			code = exitSome

@@ -36,6 +36,7 @@ type question struct {
 	platform v1.Platform
 
 	once    sync.Once
+	image   string // the name of what is behind that name
 	onBuild []string
 	err     error // store.ErrNotFound if the image is not here yet
 }
@@ -55,8 +56,10 @@ func (t *triggers) of(name reference.Named, platform v1.Platform) []string {
 	}
 	t.mu.Unlock()
 	q.once.Do(func() {
+		q.image = name.String()
 		behind, err := t.p.behind(canonical(name))
 		if err == nil {
+			q.image = behind.String()
 			q.onBuild, err = t.read(behind, platform)
 		}
 		q.err = err
@@ -64,31 +67,41 @@ func (t *triggers) of(name reference.Named, platform v1.Platform) []string {
 	return q.onBuild
 }
 
-// unknown reports whether some image is not in the store, so that its triggers
-// are not known.
-func (t *triggers) unknown() bool {
-	for _, q := range t.asked {
-		if errors.Is(q.err, store.ErrNotFound) {
-			return true
-		}
-	}
-	return false
-}
+// unknown reports whether the triggers of some image are not known.
+func (t *triggers) unknown() bool { return len(t.unread()) > 0 }
 
-// failed returns, for each image, why its triggers cannot be known.
-func (t *triggers) failed() []error {
+// unread returns, by image, why its triggers are not known: store.ErrNotFound
+// where it is not here yet, unless there is worse.
+func (t *triggers) unread() map[string]error {
 	byName := map[string]error{}
 	for _, key := range slices.Sorted(maps.Keys(t.asked)) {
 		q := t.asked[key]
-		if name := q.name.String(); q.err != nil && !errors.Is(q.err, store.ErrNotFound) && byName[name] == nil {
-			byName[name] = &imageError{name: name, err: fmt.Errorf("its ONBUILD instructions cannot be read: %w", q.err)}
+		if q.err != nil && (byName[q.image] == nil || errors.Is(byName[q.image], store.ErrNotFound)) {
+			byName[q.image] = q.err
 		}
 	}
+	return byName
+}
+
+// failed returns, for each image that is here, why its triggers cannot be known.
+func (t *triggers) failed() []error {
+	unread := t.unread()
 	var all []error
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		all = append(all, byName[name])
+	for _, name := range slices.Sorted(maps.Keys(unread)) {
+		if !errors.Is(unread[name], store.ErrNotFound) {
+			all = append(all, unreadError(name, "", unread[name]))
+		}
 	}
 	return all
+}
+
+// unreadError is that the triggers of an image cannot be known.
+func unreadError(name, where string, err error) *imageError {
+	failed := &imageError{name: name, where: where, err: fmt.Errorf("its ONBUILD instructions cannot be read: %w", err)}
+	if errors.Is(err, upstream.ErrDamaged) || errors.Is(err, store.ErrNotFound) {
+		failed.hint = "run mirrorctl verify --repair " + familiar(name) + ", then the command again"
+	}
+	return failed
 }
 
 // differ asks next all that t was asked, and reports whether an answer differs.

@@ -91,7 +91,10 @@ func (p *program) lockedOrPinned(c *cli.Context, wanted []reference.Named) ([]st
 	for _, image := range lock.file.Images {
 		all = append(all, standing{Name: image.Name, Locked: image.Digest})
 	}
-	if len(all) == 0 {
+	if lock.exists && len(all) == 0 {
+		p.say("%s has no images", lock.path)
+	}
+	if !lock.exists {
 		err := p.withStoreReadOnly(c, func(st *store.Store) error {
 			pins, err := st.Pins(c.Context)
 			for _, pin := range pins {
@@ -179,7 +182,7 @@ func (p *program) printOutdated(c *cli.Context, images []standing) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	if outdated == 0 && len(failures) == 0 {
+	if outdated == 0 && len(failures) == 0 && len(images) > 0 {
 		p.say("%s, all current", plural(len(images), "image", "images"))
 	}
 	switch {

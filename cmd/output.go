@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/docker/go-units"
 	"github.com/opencontainers/go-digest"
@@ -31,7 +32,11 @@ func (t *table) row(cells ...string) {
 		t.row(header...)
 	}
 	if t.err == nil {
-		_, t.err = fmt.Fprintln(t.w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+		shown := make([]string, len(cells))
+		for i, cell := range cells {
+			shown[i] = printable(cell)
+		}
+		_, t.err = fmt.Fprintln(t.w, strings.TrimRight(strings.Join(shown, "\t"), "\t"))
 	}
 }
 
@@ -40,6 +45,25 @@ func (t *table) flush() error {
 		return t.err
 	}
 	return t.w.Flush()
+}
+
+// printable makes text fit for a line that people read. What comes from registries
+// and files may have characters that a terminal acts on, or that forge a line: each
+// becomes a replacement character. JSON has escapes for them and needs none of this.
+func printable(s string) string { return replaceUnprintable(s, "") }
+
+// printableLines is printable for a message, which may have lines and tabs.
+func printableLines(s string) string {
+	return replaceUnprintable(strings.ReplaceAll(s, "\r\n", "\n"), "\n\t")
+}
+
+func replaceUnprintable(s, keep string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || strings.ContainsRune(keep, r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 // size formats bytes for people, in powers of 1000 as registries do.

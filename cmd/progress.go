@@ -64,7 +64,7 @@ func (l *lines) done(j *job) {
 func (l *lines) print(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fmt.Fprintf(l.w, "mirrorctl: %s\n", text)
+	fmt.Fprintf(l.w, "mirrorctl: %s\n", printableLines(text))
 }
 
 func (l *lines) close() {}
@@ -121,7 +121,7 @@ func (b *bars) done(j *job) {
 	b.active = slices.DeleteFunc(b.active, func(a *bar) bool { return a.job == j })
 	text := j.line()
 	if text != "" {
-		text = "mirrorctl: " + text
+		text = "mirrorctl: " + printableLines(text)
 	}
 	b.draw(text)
 }

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -22,6 +23,7 @@ type syncing struct {
 	found    discovery
 	saw      lockfile.Sync
 	all      []*job
+	others   []lockfile.Image // what the store knows of entries that no job is about
 	said     map[string]bool
 	locked   bool
 }
@@ -88,15 +90,34 @@ func (p *program) pullRounds(c *cli.Context, st *store.Store, s *syncing) error 
 	}
 }
 
-// keepUnknown keeps the lock's entries of files with an image that failed: its
-// triggers, which may be why they are there, cannot be known now.
+// failUnread makes the images fail whose triggers cannot be read: what they need
+// is not known then. Before anything is pulled, those that are not here yet have
+// not failed.
+func (s *syncing) failUnread(p *program, pulled bool) {
+	for name, err := range s.known.unread() {
+		if !pulled && errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		for _, j := range s.all {
+			if j.name.String() == name && j.err == nil {
+				j.outcome, j.err = outcomeFailed, unreadError(name, j.where, err)
+				p.printError(j.err)
+			}
+		}
+	}
+}
+
+// keepUnknown keeps the lock's entries of files with an image whose triggers are
+// not known, because it failed or is not here: they may be why the entries are
+// there.
 func (s *syncing) keepUnknown() {
-	failed := map[string]bool{}
+	unread := s.known.unread()
+	unsure := map[string]bool{}
 	for _, j := range s.all {
-		failed[j.name.String()] = j.err != nil
+		unsure[j.name.String()] = j.err != nil || unread[j.name.String()] != nil
 	}
 	for file, names := range s.saw.Files {
-		if !slices.ContainsFunc(names, func(name string) bool { return failed[name] }) {
+		if !slices.ContainsFunc(names, func(name string) bool { return unsure[name] }) {
 			continue
 		}
 		for _, entry := range s.lock.file.Images {

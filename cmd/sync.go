@@ -107,27 +107,34 @@ func (p *program) sync(c *cli.Context) error {
 		return err
 	}
 	if c.Bool("dry-run") {
+		s.failUnread(p, false)
+		s.keepUnknown()
 		return p.dryRun(c, lock, s.saw, s.all, s.found)
 	}
 	return p.withStore(c, func(st *store.Store) error {
 		if err := p.pullRounds(c, st, s); err != nil {
 			return err
 		}
+		s.failUnread(p, true)
 		s.keepUnknown()
 		for _, j := range s.all {
 			if j.err == nil {
 				s.saw.Images[j.name.String()] = j.entry
 			}
 		}
-		reconcile := func(now lockfile.File) lockfile.File { return lockfile.Reconcile(addByHand(now, s.all), s.saw) }
+		if err := s.lookUpOthers(c.Context, st); err != nil {
+			return err
+		}
 		changed := false
 		if c.Bool("locked") {
 			// The digests agree; what the lock says about them may not.
-			if diff := lockfile.Diff(lock.file, reconcile(lock.file)); len(diff) > 0 {
+			if diff := lockfile.Diff(lock.file, s.reconcile(lock.file)); len(diff) > 0 {
 				return lock.disagrees(diff)
 			}
-		} else if changed, err = lockfile.Update(lock.path, reconcile); err != nil {
+		} else if changed, err = lockfile.Update(lock.path, s.reconcile); err != nil {
 			return err
+		} else if changed {
+			p.sayPutRight(lock, s.reconcile(lock.file))
 		}
 		if err := p.printJobs(c, s.all); err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v2"
@@ -53,10 +54,11 @@ func (p *program) why(c *cli.Context) error {
 	if err := c.Set("all-stages", "true"); err != nil {
 		return err
 	}
-	found, _, err := p.discoverStored(c, paths, p.storedTriggers(lock.file))
+	found, known, err := p.discoverStored(c, paths, p.storedTriggers(lock.file))
 	if err != nil {
 		return err
 	}
+	found.failed = append(found.failed, known.failed()...)
 	p.warn(found)
 	uses := slices.DeleteFunc(found.uses, func(u use) bool { return !slices.Contains(names, u.Name) })
 	if err := p.printUses(c, uses, true); err != nil {
@@ -81,6 +83,10 @@ func (p *program) why(c *cli.Context) error {
 // named, or all that a digest is a part of, by the lock or by the store.
 func (p *program) meant(c *cli.Context, lock lockfile.File, what string) ([]string, error) {
 	d, err := digest.Parse(what)
+	if algorithm, _, colon := strings.Cut(what, ":"); err != nil && colon && digest.Algorithm(algorithm).Available() {
+		// As a reference it would be an image that is called like the algorithm.
+		return nil, usageErrorf("%q is no digest in full: %v; mirrorctl ls --digests shows them", what, err)
+	}
 	if err != nil {
 		name, err := parseName(what)
 		if err != nil {

@@ -1,6 +1,6 @@
 // Package lockfile is mirror.lock: it decodes and encodes the file, decides
 // what a sync does for an image, and brings the lock in line with what a sync
-// found. Apart from [Read] and [Write] it is pure.
+// found. Apart from [Read], [ReadMerged], [Write] and [Update] it is pure.
 //
 // # The file
 //

@@ -71,6 +71,20 @@ func (f File) Without(names ...string) File {
 	return sortedFile(byName)
 }
 
+// PutRight returns the lock with what is known of digests: of an entry with the
+// name and the digest of one of the images it takes media type, size and
+// platforms from that.
+func (f File) PutRight(known ...Image) File {
+	byName := f.byName()
+	for _, image := range known {
+		if entry, ok := byName[image.Name]; ok && entry.Digest == image.Digest {
+			image.UsedBy = entry.UsedBy
+			byName[image.Name] = image
+		}
+	}
+	return sortedFile(byName)
+}
+
 // Files returns every file that the lock names in a UsedBy, sorted, each once.
 func (f File) Files() []string {
 	var files []string

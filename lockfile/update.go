@@ -37,19 +37,30 @@ func Update(path string, change func(File) File) (changed bool, err error) {
 
 // ReadMerged is Read, but joins the two sides of a lock in which git left a
 // conflict, by [Merge]; disputed are then the names that both lock differently.
+// The sides are those that git's index has as long as the conflict is not
+// resolved, or else what the text tells of them.
 func ReadMerged(path string) (file File, disputed []string, err error) {
 	file, err = Read(path)
 	if !errors.Is(err, ErrConflictMarkers) {
 		return file, nil, err
 	}
-	data, err := os.ReadFile(path)
+	target, err := followLinks(path)
 	if err != nil {
 		return File{}, nil, fmt.Errorf("read lock: %w", err)
 	}
-	ours, theirs, err := DecodeConflicted(path, data)
+	base, ours, theirs, there, err := gitSides(target)
 	if err != nil {
 		return File{}, nil, err
 	}
-	file, disputed = Merge(ours, theirs)
+	if !there {
+		data, err := os.ReadFile(target)
+		if err != nil {
+			return File{}, nil, fmt.Errorf("read lock: %w", err)
+		}
+		if ours, theirs, err = DecodeConflicted(path, data); err != nil {
+			return File{}, nil, err
+		}
+	}
+	file, disputed = Merge(base, ours, theirs)
 	return file, disputed, nil
 }

@@ -19,8 +19,12 @@ import (
 	"mirrorctl/store"
 )
 
-// maxConfig bounds, in bytes, the configuration of an image.
-const maxConfig = 4 << 20
+// maxConfig bounds, in bytes, the configuration of an image. Real ones have some
+// kilobytes; labels may make them large.
+const maxConfig = 32 << 20
+
+// ErrDamaged is content in the store that is not what its digest says.
+var ErrDamaged = errors.New("damaged in the store")
 
 // content reads a manifest or a configuration by its digest.
 type content func(ctx context.Context, desc v1.Descriptor, manifest bool) (store.Manifest, error)
@@ -81,19 +85,43 @@ func (c *Client) root(ctx context.Context, name reference.Named) (v1.Descriptor,
 }
 
 // StoredConfig is Config for an image whose digest is known, from a store alone.
-// It returns store.ErrNotFound if that has not all that it takes.
+// It returns store.ErrNotFound if that has not all that it takes, and ErrDamaged
+// if that is not what it was.
 func StoredConfig(ctx context.Context, st *store.Store, root digest.Digest, platform v1.Platform) ([]byte, error) {
 	return imageConfig(ctx, v1.Descriptor{Digest: root}, platform, func(ctx context.Context, desc v1.Descriptor, manifest bool) (store.Manifest, error) {
 		return stored(ctx, st, desc, manifest)
 	})
 }
 
-func stored(ctx context.Context, st *store.Store, desc v1.Descriptor, manifest bool) (store.Manifest, error) {
+// stored reads and hashes what is in a store.
+func stored(ctx context.Context, st *store.Store, desc v1.Descriptor, manifest bool) (m store.Manifest, err error) {
 	if manifest {
-		return st.Manifest(ctx, store.Repository{}, desc.Digest.String())
+		m, err = st.Manifest(ctx, store.Repository{}, desc.Digest.String())
+	} else {
+		m, err = storedBlob(ctx, st, desc)
 	}
-	raw, err := st.ReadBlob(ctx, desc.Digest, maxConfig)
-	return store.Manifest{Descriptor: desc, Bytes: raw}, err
+	if err == nil && desc.Digest.Algorithm().FromBytes(m.Bytes) != desc.Digest {
+		return store.Manifest{}, fmt.Errorf("%s is %w", desc.Digest, ErrDamaged)
+	}
+	return m, err
+}
+
+func storedBlob(ctx context.Context, st *store.Store, desc v1.Descriptor) (m store.Manifest, err error) {
+	blob, size, err := st.Blob(ctx, store.Repository{}, desc.Digest)
+	if err != nil {
+		return m, err
+	}
+	defer blob.Close()
+	if size > maxConfig {
+		return m, configTooLarge(desc)
+	}
+	m = store.Manifest{Descriptor: desc}
+	m.Bytes, err = io.ReadAll(io.LimitReader(blob, size))
+	return m, err
+}
+
+func configTooLarge(desc v1.Descriptor) error {
+	return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the configuration %s has more than %d MiB", desc.Digest, maxConfig>>20), Err: ErrTooLarge}
 }
 
 // imageConfig goes from a root to the configuration for a platform.
@@ -122,7 +150,10 @@ func imageConfig(ctx context.Context, root v1.Descriptor, platform v1.Platform, 
 				return nil, &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("digest %q", doc.Config.Digest), Err: errors.Join(ErrUnsupported, err)}
 			}
 			c, err := read(ctx, *doc.Config, false)
-			return c.Bytes, err
+			if err != nil {
+				return nil, err
+			}
+			return c.Bytes, nil
 		}
 		next, ok := choose(doc.Manifests, platform)
 		if !ok {
@@ -177,7 +208,7 @@ func (c *Client) smallBlob(ctx context.Context, e *endpoint, repo store.Reposito
 		m = store.Manifest{Descriptor: desc}
 		m.Bytes, err = io.ReadAll(io.LimitReader(body, maxConfig+1))
 		if err == nil && len(m.Bytes) > maxConfig {
-			err = &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the configuration %s has more than %d MiB", desc.Digest, maxConfig>>20), Err: ErrTooLarge}
+			err = configTooLarge(desc)
 		}
 		return m, err
 	})

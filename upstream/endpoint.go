@@ -181,7 +181,7 @@ func (c *Client) newEndpoint(name, address string, conf Registry, mirror bool) (
 		base.Proxy, base.DialContext = g.proxy, g.dial(base.TLSHandshakeTimeout)
 	}
 	e.host, e.hostname = host.Name, host.Hostname
-	e.tr = &transport{base: base, host: host.Hostname, silence: c.silence}
+	e.tr = &transport{base: base, host: host.Hostname, secure: u.Scheme == "https", silence: c.silence}
 	if mirror {
 		e.tr.ns = name
 	}

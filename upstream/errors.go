@@ -190,6 +190,12 @@ func inFolder(e *endpoint, err error) error {
 }
 
 func noToken(e *endpoint, failed *tokenError) error {
+	if errors.Is(failed, errTokenInClear) {
+		return &Error{
+			Cause: ErrUnavailable, Detail: fmt.Sprintf("tokens for %s are to be asked of %s without TLS", e, failed.host),
+			Hint: "nothing was sent: ask whoever runs the registry", Err: failed,
+		}
+	}
 	if failed.status != 0 {
 		return &Error{
 			Cause: ErrUnavailable, Detail: fmt.Sprintf("%s, which gives the tokens for %s, answered %d", failed.host, e, failed.status),

@@ -18,7 +18,8 @@ const (
 	// maxDepth is how deep indexes may be nested; real ones have two levels.
 	maxDepth = 16
 	// maxContents is how many manifests and blobs an image may have, referrers
-	// included, and maxManifestBytes how large its manifests may be together.
+	// included, and maxManifestBytes how large its manifests, and the lists of
+	// its referrers, may be together.
 	maxContents      = 10_000
 	maxManifestBytes = 64 << 20
 	// publishTries is how often content that another process removed between
@@ -261,7 +262,7 @@ func (f *fetch) blob(ctx context.Context, child store.Child) error {
 }
 
 // count notes how many contents are about to be fetched, and the size of a
-// manifest that was, so that no image takes more memory than it may.
+// manifest or a list of referrers that was, so that no image takes more memory than it may.
 func (w *whole) count(contents int, size int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -271,7 +272,7 @@ func (w *whole) count(contents int, size int64) error {
 	case w.contents > maxContents:
 		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the image has more than %d manifests and blobs", maxContents), Err: ErrTooLarge}
 	case w.bytes > maxManifestBytes:
-		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the manifests of the image have more than %d MiB", maxManifestBytes>>20), Err: ErrTooLarge}
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the manifests of the image, and the lists of its referrers, have more than %d MiB", maxManifestBytes>>20), Err: ErrTooLarge}
 	}
 	return nil
 }

@@ -236,3 +236,50 @@ func TestNoToken(t *testing.T) {
 		})
 	}
 }
+
+// A registry that is spoken to over TLS may name another host for tokens, as
+// Docker Hub does, but none without TLS: the login would go there in the clear.
+func TestTokenServerWithoutTLS(t *testing.T) {
+	for _, login := range []bool{true, false} {
+		f := newFake(t)
+		f.simple(100, "1")
+		asked := atomic.Int32{}
+		answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			fmt.Fprint(w, `{"token":"abc"}`)
+		})
+		clear, secret := httptest.NewServer(answer), httptest.NewTLSServer(answer)
+		t.Cleanup(clear.Close)
+		t.Cleanup(secret.Close)
+		redirecting := httptest.NewTLSServer(http.RedirectHandler(clear.URL, http.StatusTemporaryRedirect))
+		t.Cleanup(redirecting.Close)
+		realm := ""
+		f.misbehave(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+			if r.Header.Get("Authorization") == "Bearer abc" {
+				serve(w, r)
+				return
+			}
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="x"`, realm))
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+		secure := httptest.NewTLSServer(f)
+		t.Cleanup(secure.Close)
+		fetch := func(to string) error {
+			realm = to
+			r := Registry{URL: secure.URL, Insecure: true}
+			if login {
+				r.Username, r.Password = "me", "secret"
+			}
+			_, err := fetchTag(t, newClientOf(t, newStore(t), r), "1")
+			return err
+		}
+		wantError(t, fetch(clear.URL), ErrUnavailable, "from https to http") // regclient refuses it
+		wantError(t, fetch(redirecting.URL), ErrUnavailable, clear.Listener.Addr().String(), "without TLS")
+		if n := asked.Load(); n > 0 {
+			t.Errorf("login %v: a token server without TLS was asked %d times", login, n)
+		}
+		if err := fetch(secret.URL); err != nil {
+			t.Errorf("login %v: with TLS: %v", login, err)
+		}
+	}
+}

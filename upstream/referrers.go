@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,13 +36,10 @@ const maxPages = 100
 func (f *fetch) referrers(ctx context.Context, group *errgroup.Group, subject digest.Digest, depth int) error {
 	var found []v1.Descriptor
 	listed, err := f.askOptional(ctx, func(e *endpoint) (err error) {
-		found, err = f.client.listReferrers(ctx, e, f.repo, subject)
+		found, err = f.listReferrers(ctx, e, subject)
 		return err
 	})
 	if err != nil {
-		return err
-	}
-	if err := f.count(len(found), 0); err != nil {
 		return err
 	}
 	for _, d := range found {
@@ -71,7 +69,7 @@ func fallbackTag(subject digest.Digest) string {
 func (f *fetch) listed(ctx context.Context, subject digest.Digest) ([]v1.Descriptor, error) {
 	var found []v1.Descriptor
 	there, err := f.askOptional(ctx, func(e *endpoint) (err error) {
-		found, err = f.client.listReferrers(ctx, e, f.repo, subject)
+		found, err = f.listReferrers(ctx, e, subject)
 		return err
 	})
 	if there || err != nil {
@@ -167,17 +165,21 @@ func (f *fetch) askOptional(ctx context.Context, fn func(*endpoint) error) (bool
 }
 
 // listReferrers asks one endpoint what refers to subject. An empty list of a
-// mirror is an error, because the registry may know more.
-func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error) {
+// mirror is an error, because the registry may know more. Each page counts
+// towards what the image may have as it comes, so that no list takes more memory
+// than that; entries whose digest is none, or was listed before, are dropped.
+func (f *fetch) listReferrers(ctx context.Context, e *endpoint, subject digest.Digest) ([]v1.Descriptor, error) {
 	if e.folder != "" {
-		return c.listInFolder(ctx, e, repo, subject)
+		found, err := f.client.listInFolder(ctx, e, f.repo, subject)
+		return found, errors.Join(err, f.count(len(found), 0))
 	}
 	var found []v1.Descriptor
+	seen := map[digest.Digest]bool{}
 	page := ""
 	for range maxPages {
-		list, err := request(ctx, c, e, func(ctx context.Context, ex *exchange) (referrersPage, error) {
+		list, err := request(ctx, f.client, e, func(ctx context.Context, ex *exchange) (referrersPage, error) {
 			ex.referrers, ex.page = true, page
-			blob, err := e.client().BlobGet(ctx, e.ref(repo, ""), descriptor.Descriptor{Digest: subject})
+			blob, err := e.client().BlobGet(ctx, e.ref(f.repo, ""), descriptor.Descriptor{Digest: subject})
 			if err != nil {
 				return referrersPage{}, err
 			}
@@ -187,7 +189,16 @@ func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repo
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, list.descs...)
+		before := len(found)
+		for _, d := range list.descs {
+			if !seen[d.Digest] {
+				seen[d.Digest] = true
+				found = append(found, d)
+			}
+		}
+		if err := f.count(len(found)-before, list.size); err != nil {
+			return nil, err
+		}
 		if list.next == "" {
 			if len(found) == 0 && e.mirror {
 				return nil, &Error{Cause: ErrNotFound, Detail: e.String() + " knows no referrers", Err: ErrNotFound}
@@ -200,8 +211,31 @@ func (c *Client) listReferrers(ctx context.Context, e *endpoint, repo store.Repo
 }
 
 type referrersPage struct {
-	descs []v1.Descriptor
+	descs referrersList
+	size  int64  // bytes
 	next  string // the query of the next page
+}
+
+// referrersList is the entries of a list that have a digest. They are decoded one
+// by one: a page of entries that say nothing would take a hundred times its size.
+type referrersList []v1.Descriptor
+
+func (l *referrersList) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if start, err := dec.Token(); err != nil || start != json.Delim('[') {
+		return err // null, or a type that is no list
+	}
+	*l = referrersList{}
+	for dec.More() {
+		var d v1.Descriptor
+		if err := dec.Decode(&d); err != nil {
+			return err
+		}
+		if d.Digest.Validate() == nil {
+			*l = append(*l, d)
+		}
+	}
+	return nil
 }
 
 // nextPage matches a link to the next page (RFC 5988).
@@ -216,11 +250,13 @@ func readReferrers(resp *http.Response, ex *exchange) (referrersPage, error) {
 	if len(content) > store.MaxManifestSize {
 		return page, &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a list of referrers has more than %d MiB", store.MaxManifestSize>>20), Err: ErrTooLarge}
 	}
-	var index v1.Index
+	var index struct {
+		Manifests referrersList `json:"manifests"`
+	}
 	if err := json.Unmarshal(content, &index); err != nil || index.Manifests == nil {
 		return page, &Error{Cause: ErrNotRegistry, Detail: "no list of referrers", Err: errors.Join(ErrNotRegistry, err)}
 	}
-	page.descs = index.Manifests
+	page.descs, page.size = index.Manifests, int64(len(content))
 	if link := nextPage.FindStringSubmatch(ex.last().link); link != nil {
 		if u, err := url.Parse(link[1]); err == nil {
 			page.next = u.RawQuery

@@ -80,6 +80,7 @@ var errRange = errors.New("it does not send the part that was asked for")
 type transport struct {
 	base    *http.Transport
 	host    string // the endpoint's own host
+	secure  bool   // the endpoint is spoken to over TLS
 	ns      string // for mirrors: the registry whose content is meant
 	silence time.Duration
 
@@ -255,9 +256,19 @@ type tokenError struct {
 func (e *tokenError) Error() string { return e.err.Error() }
 func (e *tokenError) Unwrap() error { return e.err }
 
+// errTokenInClear is a registry over TLS whose token server leads to one without.
+var errTokenInClear = errors.New("without TLS")
+
 // token makes a request for a token. regclient makes those without the context
 // of the call and reads what comes without a limit.
 func (t *transport) token(req *http.Request) (*http.Response, error) {
+	if t.secure && req.URL.Scheme != "https" {
+		// regclient refuses a realm without TLS, but not a redirect to one. The
+		// request may have the login, and the answer has the token.
+		failed := &tokenError{host: req.URL.Host, err: errTokenInClear}
+		t.tokenFailed.Store(failed)
+		return nil, failed
+	}
 	ctx, cancel := context.WithTimeout(req.Context(), t.silence)
 	resp, err := t.base.RoundTrip(req.WithContext(ctx))
 	failed := &tokenError{host: req.URL.Host, err: err}
