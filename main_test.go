@@ -126,6 +126,9 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	for _, header := range args[2:] {
 		name, value, _ := strings.Cut(header, ": ")
 		req.Header.Set(name, value)
+		if name == "Host" {
+			req.Host = value
+		}
 	}
 	resp, err := http.DefaultClient.Do(req)
 	for start := time.Now(); err != nil && time.Since(start) < 20*time.Second; {

@@ -19,6 +19,10 @@ type Options struct {
 	// there.
 	Aliases map[string]string
 
+	// Hosts are names of this mirror, without port, that stand for a registry
+	// where a request comes to them: {"ghcr.mirror.lan": "ghcr.io"}.
+	Hosts map[string]string
+
 	// Missing is asked for what content does not have; its answers count as
 	// misses. Nil is nobody.
 	Missing Fetcher
@@ -37,9 +41,9 @@ type Handler struct {
 }
 
 // New returns a handler for content. The error is one of the options: a
-// registry or an alias that no image name can hold.
+// registry, an alias or a host that cannot be one.
 func New(content Content, opts Options) (*Handler, error) {
-	names, err := newNames(opts.DefaultRegistry, opts.Aliases)
+	names, err := newNames(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +77,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header["Connection"] = headerClose
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 	}
-	req, err := h.names.route(r.Method, r.URL)
+	req, err := h.names.route(r.Method, r.Host, r.URL)
 	if err == nil {
 		err = h.answer(w, r, &req)
 	}

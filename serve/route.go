@@ -78,12 +78,12 @@ type page struct {
 	link string // the URL of the next page up to and without its n and last
 }
 
-// route understands a method and a URL. The error is an *apiError.
+// route understands a method, a Host header and a URL. The error is an *apiError.
 //
 // Names are read from the right, so that a repository may have components
 // called manifests, blobs, tags or v2: the last component is the reference,
 // the one before it the kind, all else the name.
-func (n *names) route(method string, u *url.URL) (request, error) {
+func (n *names) route(method, host string, u *url.URL) (request, error) {
 	before, rest, ok := n.cutAPI(u.Path)
 	if !ok {
 		if u.Path == "/" {
@@ -101,6 +101,9 @@ func (n *names) route(method string, u *url.URL) (request, error) {
 		return request{}, errEncodedSlash
 	}
 	scope := before
+	if scope == "" {
+		scope = n.virtual(host)
+	}
 	if ns, ok := queryValue(u.RawQuery, "ns"); !ok {
 		return request{}, errQuery
 	} else if ns != "" {
