@@ -32,11 +32,12 @@ type Options struct {
 }
 
 // Handler answers the read API of a registry from a [Content]. It is safe for
-// concurrent use and keeps nothing between requests.
+// concurrent use. Between requests it keeps nothing but what is watched of probes.
 type Handler struct {
 	content Content
 	missing Fetcher
 	names   names
+	watches watches
 	log     *slog.Logger
 }
 
@@ -51,7 +52,11 @@ func New(content Content, opts Options) (*Handler, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{content: content, missing: opts.Missing, names: names, log: log}, nil
+	h := &Handler{content: probing{content}, names: names, log: log}
+	if opts.Missing != nil {
+		h.missing = withoutProbes{opts.Missing}
+	}
+	return h, nil
 }
 
 // Header values that are the same in every answer. They are put into the map
@@ -77,6 +82,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header["Connection"] = headerClose
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 	}
+	if token, ok := h.watches.token(r.URL.Path); ok {
+		out := &recorder{ResponseWriter: w}
+		w = out
+		defer func() { h.watches.note(token, r, out.status) }()
+	}
 	req, err := h.names.route(r.Method, r.Host, r.URL)
 	if err == nil {
 		err = h.answer(w, r, &req)
@@ -99,6 +109,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *request) e
 		return h.referrers(w, r, req)
 	case kindCatalog:
 		return h.catalog(w, r, req)
+	case kindWatch:
+		h.watched(w, r, req)
 	case kindPing:
 		writeBody(w, r, http.StatusOK, "application/json", []byte("{}"))
 	case kindRoot:

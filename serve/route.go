@@ -45,6 +45,10 @@ const (
 	// GET	/v2/_catalog	200
 	// GET	/v2/_catalog?n=<integer>&last=<name>	200
 	kindCatalog
+
+	// This mirror's own, for doctor.
+	// GET	/v2/_mirrorctl/doctor/<token>	200	404
+	kindWatch
 )
 
 // request is what a URL asks for. Everything in it has been checked.
@@ -59,7 +63,7 @@ type request struct {
 	name string
 
 	// reference is a tag or a digest for manifest, a digest for blob and
-	// referrers.
+	// referrers, the token of a probe for watch.
 	reference string
 
 	// artifactType is the wanted one for referrers, empty for all.
@@ -122,6 +126,8 @@ func (n *names) route(method, host string, u *url.URL) (request, error) {
 	}
 	var req request
 	switch {
+	case name == extension && verb == "doctor" && validToken(last):
+		return request{kind: kindWatch, reference: last}, nil
 	case verb == "manifests":
 		req.kind = kindManifest
 	case verb == "blobs":
