@@ -25,7 +25,7 @@ import (
 var update = flag.Bool("update", false, "write what commands print into the scripts that compare it")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mirrorctl": main, "exits": exits})
+	testscript.Main(m, map[string]func(){"mirrorctl": main, "exits": exits, "docker": fakeClient, "k3s": fakeClient})
 }
 
 func TestScripts(t *testing.T) {
@@ -41,6 +41,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Values[hubsKey{}] = hubs{}
 			env.Setenv("REPO", here)
+			env.Setenv("BIN", filepath.SplitList(env.Getenv("PATH"))[0])
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			env.Setenv("MIRRORCTL_STORE", filepath.Join(env.WorkDir, "store"))
@@ -126,6 +127,9 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	for _, header := range args[2:] {
 		name, value, _ := strings.Cut(header, ": ")
 		req.Header.Set(name, value)
+		if name == "Host" {
+			req.Host = value
+		}
 	}
 	resp, err := http.DefaultClient.Do(req)
 	for start := time.Now(); err != nil && time.Since(start) < 20*time.Second; {

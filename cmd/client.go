@@ -33,11 +33,8 @@ func (p *program) clientCommand() *cli.Command {
 			"   mirrorctl client docker --mirror buildbox:5000\n" +
 			"   mirrorctl client podman --mirror buildbox:5000 --registry docker.io,ghcr.io --write\n" +
 			"   mirrorctl client containerd --mirror https://mirror.corp --ca corp.pem --dry-run",
-		Flags: []cli.Flag{
+		Flags: append(mirrorFlags("take the images of `REGISTRY` from the mirror; several with commas; '*' is all, where the client can (default: those in the lock and the store, else docker.io)"),
 			&cli.BoolFlag{Name: "list", Usage: "list the clients"},
-			&cli.StringFlag{Name: "mirror", Usage: "the mirror's `ADDRESS`: host:port, or http://... or https://... (default: the first of mirror_hosts, else this machine's name and serve's port)"},
-			&cli.StringSliceFlag{Name: "registry", Usage: "take the images of `REGISTRY` from the mirror; several with commas; '*' is all, where the client can (default: those in the lock and the store, else docker.io)"},
-			&cli.StringFlag{Name: "ca", Usage: "PEM `FILE` of the private authority of an https mirror"},
 			&cli.StringFlag{Name: "username", Usage: "the mirror wants a login, of `NAME`"},
 			&cli.StringFlag{Name: "password-file", Usage: "with --write, for clients that keep the password in their own file: take it from `FILE`"},
 			&cli.BoolFlag{Name: "no-fallback", Usage: "ask no registry when the mirror has no answer, where the client can be told so"},
@@ -45,8 +42,7 @@ func (p *program) clientCommand() *cli.Command {
 			&cli.BoolFlag{Name: "dry-run", Usage: "show as a diff what --write would change"},
 			&cli.StringFlag{Name: "root", Value: "/", Usage: "write below `DIR`, for images of machines"},
 			&cli.BoolFlag{Name: "json", Usage: "print an array of objects: path, mode, content, note"},
-			&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "look for registries in `FILE`"},
-		},
+		),
 		Action: p.client,
 	}
 }

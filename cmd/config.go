@@ -42,6 +42,7 @@ type serveConfig struct {
 	DefaultRegistry string            // docker.io
 	AccessLog       string            // off, text or json
 	Aliases         map[string]string // dotless name -> registry
+	Hosts           map[string]string // name of this mirror -> registry
 	PullThrough     []string          // registries whose missing images are fetched
 	Platforms       []v1.Platform     // of those, fetched without being asked for; none is all
 }

@@ -44,6 +44,7 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 		DefaultRegistry: r.registryName(server, "default_registry"),
 		AccessLog:       r.choice(server, "access_log", "off", "text", "json"),
 		Aliases:         r.aliases(server.Table("aliases")),
+		Hosts:           r.hosts(server.Table("hosts")),
 		PullThrough:     r.registryNames(server, "pull_through"),
 		Platforms:       r.platforms(server, "platforms"),
 	}
@@ -185,6 +186,26 @@ func (r configReader) aliases(t *stricttoml.Table) map[string]string {
 		}
 	}
 	return aliases
+}
+
+// hosts reads the names of this mirror that stand for registries.
+func (r configReader) hosts(t *stricttoml.Table) map[string]string {
+	var hosts map[string]string
+	for _, key := range t.Keys() {
+		host, err := serve.VirtualHost(key)
+		if err != nil {
+			t.Errorf(stricttoml.Key{key}, "%v", err)
+		} else if _, twice := hosts[host]; twice {
+			t.Errorf(stricttoml.Key{key}, "host %s is configured twice", host)
+		}
+		if name := r.registryName(t, key); name != "" {
+			if hosts == nil {
+				hosts = map[string]string{}
+			}
+			hosts[host] = name
+		}
+	}
+	return hosts
 }
 
 func (configReader) registryName(t *stricttoml.Table, key string) string {

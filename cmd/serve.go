@@ -29,6 +29,8 @@ func (p *program) serveCommand() *cli.Command {
 			"No upstream is contacted, unless --pull-through names registries: then what is\n" +
 			"missing of them is pinned when it is first asked for, fetched for all platforms,\n" +
 			"and kept; clients get it while it arrives.\n\n" +
+			"One port serves all registries: by ?ns=, by a first path component, and by the\n" +
+			"aliases and host names that [serve] of the configuration has.\n\n" +
 			"   mirrorctl serve --listen 0.0.0.0:5000\n" +
 			"   mirrorctl serve --pull-through docker.io --pull-through ghcr.io\n" +
 			"   docker pull 127.0.0.1:5000/docker.io/library/debian:bookworm",
@@ -116,6 +118,7 @@ func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher)
 	handler, err := serve.New(st, serve.Options{
 		DefaultRegistry: cmp.Or(c.String("default-registry"), p.config.Serve.DefaultRegistry),
 		Aliases:         p.config.Serve.Aliases,
+		Hosts:           p.config.Serve.Hosts,
 		Missing:         missing,
 		Log:             p.log,
 	})

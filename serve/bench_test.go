@@ -160,7 +160,7 @@ func BenchmarkRoute(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				_, _ = n.route("GET", u)
+				_, _ = n.route("GET", "mirror.lan:5000", u)
 			}
 		})
 	}

@@ -21,6 +21,10 @@ type Options struct {
 	// there.
 	Aliases map[string]string
 
+	// Hosts are names of this mirror, without port, that stand for a registry
+	// where a request comes to them: {"ghcr.mirror.lan": "ghcr.io"}.
+	Hosts map[string]string
+
 	// Missing is asked for what content does not have; its answers count as
 	// misses. Nil is nobody.
 	Missing Fetcher
@@ -30,20 +34,22 @@ type Options struct {
 }
 
 // Handler answers the read API of a registry from a [Content]. It is safe for
-// concurrent use. If the content is [Versioned], it keeps manifests that were
-// asked for as long as the version stays the same.
+// concurrent use. Between requests it keeps what is watched of probes and, if the
+// content is [Versioned], manifests that were asked for as long as the version
+// stays the same.
 type Handler struct {
 	content Content
 	cache   *cache // of manifests; nil if content has no version
 	missing Fetcher
 	names   names
+	watches watches
 	log     *slog.Logger
 }
 
 // New returns a handler for content. The error is one of the options: a
-// registry or an alias that no image name can hold.
+// registry, an alias or a host that cannot be one.
 func New(content Content, opts Options) (*Handler, error) {
-	names, err := newNames(opts.DefaultRegistry, opts.Aliases)
+	names, err := newNames(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -51,9 +57,12 @@ func New(content Content, opts Options) (*Handler, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{content: content, missing: opts.Missing, names: names, log: log}
+	h := &Handler{content: probing{content}, names: names, log: log}
 	if v, ok := content.(Versioned); ok {
 		h.cache = newCache(v)
+	}
+	if opts.Missing != nil {
+		h.missing = withoutProbes{opts.Missing}
 	}
 	return h, nil
 }
@@ -81,7 +90,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header["Connection"] = headerClose
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 	}
-	req, err := h.names.route(r.Method, r.URL)
+	if token, ok := h.watches.token(r.URL.Path); ok {
+		out := &recorder{ResponseWriter: w}
+		w = out
+		defer func() { h.watches.note(token, r, out.status) }()
+	}
+	req, err := h.names.route(r.Method, r.Host, r.URL)
 	if err == nil {
 		err = h.answer(w, r, &req)
 	}
@@ -103,6 +117,8 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *request) e
 		return h.referrers(w, r, req)
 	case kindCatalog:
 		return h.catalog(w, r, req)
+	case kindWatch:
+		h.watched(w, r, req)
 	case kindPing:
 		writeBody(w, r, http.StatusOK, "application/json", []byte("{}"))
 	case kindRoot:

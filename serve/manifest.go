@@ -60,7 +60,7 @@ func (h *Handler) lookup(ctx context.Context, req *request) (a *answer, hit bool
 		return nil, false, err
 	}
 	a = newAnswer(m)
-	if now != nil {
+	if _, probe := probeIn(req.repo); now != nil && !probe {
 		// A copy of the name: the request's is a part of its URL.
 		key.repo.Registry, key.repo.Path, key.reference = strings.Clone(key.repo.Registry), strings.Clone(key.repo.Path), strings.Clone(key.reference)
 		now.add(key, a)

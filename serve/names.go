@@ -25,7 +25,10 @@ const maxNameLength = 255
 //     /ghcr.io/v2/owner/app: podman, buildah, skopeo, kaniko, crane, and all
 //     clients that take a mirror with a path. It is a registry's host, or an
 //     alias without a dot for clients that cannot write a host there (kaniko).
-//  3. Nothing: dockerd's registry-mirrors. That is the default registry.
+//  3. The Host header, where the mirror has a name for each registry:
+//     docker.mirror.lan, ghcr.mirror.lan. For clients that can do neither 1
+//     nor 2, and for people who want short names.
+//  4. Nothing: dockerd's registry-mirrors. That is the default registry.
 //
 // Both 1 and 2 at once is what BuildKit, containerd (override_path) and regctl
 // (pathPrefix) send when their mirror has a path: the path was put there by
@@ -42,19 +45,23 @@ const maxNameLength = 255
 //     host. Following the prefix would hand it another registry's image.
 //
 // A registry before /v2 is never part of a repository; where it differs from
-// ns it is ignored.
+// ns it is ignored. So is a Host header's where it differs from either, and to
+// a prefix after /v2 it is what ns is: one that says the same goes, one that
+// says another belongs to the path.
 type names struct {
 	fallback string            // the default registry
 	aliases  map[string]string // first component without a dot -> registry
+	hosts    map[string]string // name of this mirror, without port -> registry
 }
 
 // newNames checks what was configured, so that no request can produce a name
 // that is not valid.
-func newNames(fallback string, aliases map[string]string) (names, error) {
+func newNames(opts Options) (names, error) {
+	fallback := opts.DefaultRegistry
 	if fallback == "" {
 		fallback = dockerHub
 	}
-	n := names{aliases: maps.Clone(aliases)}
+	n := names{aliases: maps.Clone(opts.Aliases), hosts: map[string]string{}}
 	var err error
 	if n.fallback, err = RegistryName(fallback); err != nil {
 		return names{}, fmt.Errorf("default registry %w", err)
@@ -67,7 +74,46 @@ func newNames(fallback string, aliases map[string]string) (names, error) {
 			return names{}, fmt.Errorf("alias %q: %w", alias, err)
 		}
 	}
+	for host, registry := range opts.Hosts {
+		name, err := VirtualHost(host)
+		if err != nil {
+			return names{}, err
+		}
+		if registry, err = RegistryName(registry); err != nil {
+			return names{}, fmt.Errorf("host %q: %w", host, err)
+		}
+		if other, twice := n.hosts[name]; twice && other != registry {
+			return names{}, fmt.Errorf("host %q means both %s and %s", name, other, registry)
+		}
+		n.hosts[name] = registry
+	}
 	return n, nil
+}
+
+// VirtualHost returns the one form of a name of this mirror that stands for a
+// registry: lower case. The error says what such a name is.
+func VirtualHost(s string) (string, error) {
+	switch host := strings.ToLower(s); {
+	case strings.Contains(s, ":"):
+		return "", fmt.Errorf("host %q: must be a name without a port: it counts on every port", s)
+	case !validHost(s):
+		return "", fmt.Errorf("host %q: must be a name of this mirror, such as docker.mirror.lan", s)
+	case host == dockerHub || host == "index.docker.io" || host == "registry-1.docker.io":
+		return "", fmt.Errorf("host %q: is Docker Hub's and no name of a mirror", s)
+	default:
+		return host, nil
+	}
+}
+
+// virtual returns the registry that a Host header stands for, or "".
+func (n *names) virtual(host string) string {
+	if len(n.hosts) == 0 {
+		return ""
+	}
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	return n.hosts[strings.ToLower(strings.TrimSuffix(host, "."))]
 }
 
 // RegistryName returns the one form in which a registry is stored and asked for:
@@ -106,7 +152,7 @@ func (n *names) registry(s string) string {
 }
 
 // repository returns the repository of a name as the client wrote it, within
-// scope, the registry that ns or a prefix before /v2 gave, or "".
+// scope, the registry that ns, a prefix before /v2 or the Host header gave, or "".
 func (n *names) repository(scope, name string) (store.Repository, bool) {
 	repo := store.Repository{Registry: scope, Path: name}
 	if first, rest, more := strings.Cut(name, "/"); more {

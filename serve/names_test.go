@@ -18,9 +18,14 @@ var testAliases = map[string]string{
 	"quay":      "quay.io",
 }
 
+var testHosts = map[string]string{
+	"docker.mirror.lan": "registry-1.docker.io",
+	"GHCR.mirror.lan":   "ghcr.io",
+}
+
 func testNames(t testing.TB, fallback string) *names {
 	t.Helper()
-	n, err := newNames(fallback, testAliases)
+	n, err := newNames(Options{DefaultRegistry: fallback, Aliases: testAliases, Hosts: testHosts})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,15 +193,15 @@ func TestNames(t *testing.T) {
 			t.Errorf("%s: %v", test.url, err)
 			continue
 		}
-		if got := routed(n, u); got != test.want {
+		if got := routed(n, "mirror.lan:5000", u); got != test.want {
 			t.Errorf("%.100s: got %.100s, want %.100s", test.url, got, test.want)
 		}
 	}
 }
 
 // routed returns the repository that a URL means, or why there is none.
-func routed(n *names, u *url.URL) string {
-	req, err := n.route("GET", u)
+func routed(n *names, host string, u *url.URL) string {
+	req, err := n.route("GET", host, u)
 	switch {
 	case err != nil:
 		return err.(*apiError).code
@@ -221,7 +226,81 @@ func TestNamesOtherDefault(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := routed(n, u); got != want {
+		if got := routed(n, "mirror.lan:5000", u); got != want {
+			t.Errorf("%s: got %s, want %s", target, got, want)
+		}
+	}
+}
+
+func TestVirtualHosts(t *testing.T) {
+	n := testNames(t, "")
+	for _, test := range []struct{ host, url, want string }{
+		{"docker.mirror.lan", "/v2/debian", "docker.io library/debian"},
+		{"docker.mirror.lan", "/v2/acme/tool", "docker.io acme/tool"},
+		{"ghcr.mirror.lan", "/v2/acme/tool", "ghcr.io acme/tool"},
+		{"ghcr.mirror.lan", "/v2/tool", "ghcr.io tool"},
+
+		// However the host is written.
+		{"ghcr.mirror.lan:5000", "/v2/acme/tool", "ghcr.io acme/tool"},
+		{"GHCR.Mirror.LAN.", "/v2/acme/tool", "ghcr.io acme/tool"},
+		{"ghcr.mirror.lan.:443", "/v2/acme/tool", "ghcr.io acme/tool"},
+
+		// Not one of them.
+		{"", "/v2/acme/tool", "docker.io acme/tool"},
+		{"mirror.lan", "/v2/acme/tool", "docker.io acme/tool"},
+		{"x.ghcr.mirror.lan", "/v2/acme/tool", "docker.io acme/tool"},
+		{"ghcr.mirror.lan.evil", "/v2/acme/tool", "docker.io acme/tool"},
+		{"ghcr.mirror.lan:5000:5000", "/v2/acme/tool", "docker.io acme/tool"},
+		{"[::1]", "/v2/acme/tool", "docker.io acme/tool"},
+		{"[::1]:5000", "/v2/acme/tool", "docker.io acme/tool"},
+		{":5000", "/v2/acme/tool", "docker.io acme/tool"},
+		{"ghcr.io", "/v2/acme/tool", "docker.io acme/tool"},
+
+		// A prefix that says the same goes; another is part of the name.
+		{"ghcr.mirror.lan", "/v2/ghcr.io/acme/tool", "ghcr.io acme/tool"},
+		{"ghcr.mirror.lan", "/v2/ghcr/acme/tool", "ghcr.io acme/tool"},
+		{"docker.mirror.lan", "/v2/docker.io/debian", "docker.io library/debian"},
+		{"ghcr.mirror.lan", "/v2/docker.io/library/debian", "ghcr.io docker.io/library/debian"},
+		{"ghcr.mirror.lan", "/v2/localhost:5000/tool", codeNameInvalid},
+
+		// ns, and a registry before /v2, say it more exactly.
+		{"ghcr.mirror.lan", "/v2/acme/tool?ns=ghcr.io", "ghcr.io acme/tool"},
+		{"ghcr.mirror.lan", "/v2/acme/tool?ns=quay.io", "quay.io acme/tool"},
+		{"ghcr.mirror.lan", "/v2/ghcr.io/acme/tool?ns=quay.io", "quay.io ghcr.io/acme/tool"},
+		{"ghcr.mirror.lan", "/v2/acme/tool?ns=", "ghcr.io acme/tool"},
+		{"ghcr.mirror.lan", "/v2/acme/tool?ns=word", codeNameInvalid},
+		{"ghcr.mirror.lan", "/quay.io/v2/acme/tool", "quay.io acme/tool"},
+		{"ghcr.mirror.lan", "/ghcr.io/v2/acme/tool", "ghcr.io acme/tool"},
+		{"ghcr.mirror.lan", "/unknown/v2/acme/tool", "outside"},
+	} {
+		path, query, _ := strings.Cut(test.url, "?")
+		u, err := url.ParseRequestURI(path + "/manifests/1?" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := routed(n, test.host, u); got != test.want {
+			t.Errorf("%s at %s: got %s, want %s", test.url, test.host, got, test.want)
+		}
+	}
+	for target, want := range map[string]string{
+		"/v2/_catalog":                 "ghcr.io",
+		"/v2/_catalog?ns=quay.io":      "quay.io",
+		"/v2/ghcr.io/_catalog":         "ghcr.io",
+		"/quay.io/v2/_catalog":         "quay.io",
+		"/v2/docker.io/_catalog?n=1":   codeNameUnknown,
+		"/v2/docker.io/_catalog?ns=":   codeNameUnknown,
+		"/v2/ghcr.io/_catalog?last=%7": codeNameInvalid,
+	} {
+		u, err := url.ParseRequestURI(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := n.route("GET", "ghcr.mirror.lan", u)
+		got := req.repo.Registry
+		if err != nil {
+			got = err.(*apiError).code
+		}
+		if got != want {
 			t.Errorf("%s: got %s, want %s", target, got, want)
 		}
 	}
@@ -242,6 +321,14 @@ func TestBadOptions(t *testing.T) {
 		{Options{Aliases: map[string]string{"v2": "ghcr.io"}}, `alias "v2"`},
 		{Options{Aliases: map[string]string{"library": "ghcr.io"}}, `alias "library"`},
 		{Options{Aliases: map[string]string{"ghcr": "github"}}, `"github" is not`},
+		{Options{Hosts: map[string]string{"": "ghcr.io"}}, `host ""`},
+		{Options{Hosts: map[string]string{"a.lan:5000": "ghcr.io"}}, `host "a.lan:5000": must be a name without a port`},
+		{Options{Hosts: map[string]string{"http://a.lan": "ghcr.io"}}, `host "http://a.lan"`},
+		{Options{Hosts: map[string]string{"a/b": "ghcr.io"}}, `host "a/b"`},
+		{Options{Hosts: map[string]string{"*.lan": "ghcr.io"}}, `host "*.lan"`},
+		{Options{Hosts: map[string]string{"Docker.io": "ghcr.io"}}, `host "Docker.io": is Docker Hub's`},
+		{Options{Hosts: map[string]string{"a.lan": "github"}}, `host "a.lan": "github" is not`},
+		{Options{Hosts: map[string]string{"a.lan": "ghcr.io", "A.lan": "quay.io"}}, `host "a.lan" means both`},
 	} {
 		_, err := New(newMemory(), test.opts)
 		if err == nil || !strings.Contains(err.Error(), test.want) {
@@ -317,17 +404,19 @@ func TestDigestGrammar(t *testing.T) {
 }
 
 func TestBehind(t *testing.T) {
-	tests := []struct{ path, want string }{
-		{"ubuntu", "docker.io/library/ubuntu"},
-		{"acme/tool", "docker.io/acme/tool"},
-		{"ghcr.io/owner/app", "ghcr.io/owner/app"},
-		{"ghcr/owner/app", "ghcr.io/owner/app"},
-		{"dockerhub/alpine", "docker.io/library/alpine"},
-		{"other/owner/app", "docker.io/other/owner/app"},
-		{"ghcr.io/Bad", ""},
+	tests := []struct{ host, path, want string }{
+		{"mirror.lan:5000", "ubuntu", "docker.io/library/ubuntu"},
+		{"mirror.lan:5000", "acme/tool", "docker.io/acme/tool"},
+		{"mirror.lan:5000", "ghcr.io/owner/app", "ghcr.io/owner/app"},
+		{"mirror.lan:5000", "ghcr/owner/app", "ghcr.io/owner/app"},
+		{"mirror.lan:5000", "dockerhub/alpine", "docker.io/library/alpine"},
+		{"mirror.lan:5000", "other/owner/app", "docker.io/other/owner/app"},
+		{"mirror.lan:5000", "ghcr.io/Bad", ""},
+		{"ghcr.mirror.lan:5000", "owner/app", "ghcr.io/owner/app"},
+		{"docker.mirror.lan", "ubuntu", "docker.io/library/ubuntu"},
 	}
 	for _, tt := range tests {
-		repo, ok, err := Options{Aliases: testAliases}.Behind(tt.path)
+		repo, ok, err := Options{Aliases: testAliases, Hosts: testHosts}.Behind(tt.host, tt.path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -339,7 +428,7 @@ func TestBehind(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", tt.path, got, tt.want)
 		}
 	}
-	if _, _, err := (Options{DefaultRegistry: "x"}).Behind("a"); err == nil {
+	if _, _, err := (Options{DefaultRegistry: "x"}).Behind("mirror.lan", "a"); err == nil {
 		t.Error("no error for a bad default registry")
 	}
 }

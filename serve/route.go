@@ -45,6 +45,10 @@ const (
 	// GET	/v2/_catalog	200
 	// GET	/v2/_catalog?n=<integer>&last=<name>	200
 	kindCatalog
+
+	// This mirror's own, for doctor.
+	// GET	/v2/_mirrorctl/doctor/<token>	200	404
+	kindWatch
 )
 
 // request is what a URL asks for. Everything in it has been checked.
@@ -59,7 +63,7 @@ type request struct {
 	name string
 
 	// reference is a tag or a digest for manifest, a digest for blob and
-	// referrers.
+	// referrers, the token of a probe for watch.
 	reference string
 
 	// artifactType is the wanted one for referrers, empty for all.
@@ -78,12 +82,12 @@ type page struct {
 	link string // the URL of the next page up to and without its n and last
 }
 
-// route understands a method and a URL. The error is an *apiError.
+// route understands a method, a Host header and a URL. The error is an *apiError.
 //
 // Names are read from the right, so that a repository may have components
 // called manifests, blobs, tags or v2: the last component is the reference,
 // the one before it the kind, all else the name.
-func (n *names) route(method string, u *url.URL) (request, error) {
+func (n *names) route(method, host string, u *url.URL) (request, error) {
 	before, rest, ok := n.cutAPI(u.Path)
 	if !ok {
 		if u.Path == "/" {
@@ -101,6 +105,9 @@ func (n *names) route(method string, u *url.URL) (request, error) {
 		return request{}, errEncodedSlash
 	}
 	scope := before
+	if scope == "" {
+		scope = n.virtual(host)
+	}
 	if ns, ok := queryValue(u.RawQuery, "ns"); !ok {
 		return request{}, errQuery
 	} else if ns != "" {
@@ -119,6 +126,8 @@ func (n *names) route(method string, u *url.URL) (request, error) {
 	}
 	var req request
 	switch {
+	case name == extension && verb == "doctor" && validToken(last):
+		return request{kind: kindWatch, reference: last}, nil
 	case verb == "manifests":
 		req.kind = kindManifest
 	case verb == "blobs":

@@ -112,7 +112,7 @@ func TestRoute(t *testing.T) {
 				u = &url.URL{Path: path, RawQuery: query}
 			}
 		}
-		req, err := n.route(test.method, u)
+		req, err := n.route(test.method, "mirror.lan:5000", u)
 		got := strings.TrimSpace(kinds[req.kind] + " " + req.reference)
 		if err != nil {
 			got = err.(*apiError).code
@@ -153,16 +153,17 @@ func FuzzRoute(f *testing.F) {
 		"/v2/localhost:5000/a/tags/list?n=3&last=x%20y", "/v2/a%2fb/manifests/1", "/v2/../..//manifests/..",
 		"/v2/[::1]:5/x/referrers/" + sha256 + "?artifactType=a/b", "/v2/A/B/manifests/1?ns=%zz", "/v2/\x00/manifests/\xff",
 	} {
-		f.Add("GET", seed)
+		f.Add("GET", "mirror.lan:5000", seed)
+		f.Add("HEAD", "GHCR.mirror.lan.:443", seed)
 	}
 	n := testNames(f, "")
-	f.Fuzz(func(t *testing.T, method, target string) {
+	f.Fuzz(func(t *testing.T, method, host, target string) {
 		u, err := url.ParseRequestURI(target)
 		if err != nil {
 			path, query, _ := strings.Cut(target, "?")
 			u = &url.URL{Path: path, RawQuery: query}
 		}
-		req, err := n.route(method, u)
+		req, err := n.route(method, host, u)
 		if err != nil {
 			if _, ok := err.(*apiError); !ok {
 				t.Fatalf("%T is no answer", err)

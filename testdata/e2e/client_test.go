@@ -160,10 +160,10 @@ func (s *setup) kind(t *testing.T) {
 // ctr pulls with a containerd of its own.
 func (s *setup) ctr(t *testing.T) {
 	t.Helper()
-	ctr, _ := newContainerd(t)
+	c := newContainerd(t)
 	for _, image := range written {
-		ctr(t, "images", "pull", "--hosts-dir", "/etc/containerd/certs.d", image)
-		if list := ctr(t, "images", "ls", "name=="+image); !strings.Contains(list, s.digest(t)) {
+		c.ctr(t, "images", "pull", "--hosts-dir", "/etc/containerd/certs.d", image)
+		if list := c.ctr(t, "images", "ls", "name=="+image); !strings.Contains(list, s.digest(t)) {
 			t.Errorf("ctr pulled %s, upstream has %s", list, s.digest(t))
 		}
 	}

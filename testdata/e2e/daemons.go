@@ -99,28 +99,38 @@ CMD ["cat", "/arch"]
 // startContainerd has ctr pull by way of a containerd of our own.
 func startContainerd(tb testing.TB, mirror string) pull {
 	tb.Helper()
-	ctr, hosts := newContainerd(tb)
-	writeFile(tb, filepath.Join(hosts, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
+	c := newContainerd(tb)
+	writeFile(tb, filepath.Join(c.hosts, "docker.io", "hosts.toml"), fmt.Sprintf(`server = "https://registry-1.docker.io"
 [host."http://%s"]
   capabilities = ["pull", "resolve"]
 `, mirror))
 	return func(tb testing.TB, image string, upstream *recording) {
 		tb.Helper()
-		ctr(tb, "images", "pull", "--hosts-dir", hosts, "docker.io/"+image)
+		c.ctr(tb, "images", "pull", "--hosts-dir", c.hosts, "docker.io/"+image)
 		digest := upstream.digest(tb, image)
-		if list := ctr(tb, "images", "ls", "name==docker.io/"+image); !strings.Contains(list, digest) {
+		if list := c.ctr(tb, "images", "ls", "name==docker.io/"+image); !strings.Contains(list, digest) {
 			tb.Errorf("ctr pulled %s, upstream has %s", list, digest)
 		}
 		name, _, _ := strings.Cut(image, ":")
-		if got := ctr(tb, "content", "get", digest); got != strings.TrimSpace(string(upstream.manifests[name+"@"+digest].bytes)) {
+		if got := c.ctr(tb, "content", "get", digest); got != strings.TrimSpace(string(upstream.manifests[name+"@"+digest].bytes)) {
 			tb.Errorf("ctr has other bytes for %s than upstream", image)
 		}
 	}
 }
 
-// newContainerd starts a containerd daemon of our own and returns its ctr and
-// the folder for hosts.toml.
-func newContainerd(tb testing.TB) (ctr func(tb testing.TB, args ...string) string, hosts string) {
+// containerd is a daemon of our own.
+type containerd struct {
+	socket string
+	hosts  string // a folder for hosts.toml
+}
+
+// ctr runs the client of the daemon.
+func (c containerd) ctr(tb testing.TB, args ...string) string {
+	tb.Helper()
+	return must(tb, "", nil, "ctr", append([]string{"-a", c.socket}, args...)...)
+}
+
+func newContainerd(tb testing.TB) containerd {
 	tb.Helper()
 	dir := tempDir(tb)
 	socket := dir + "/c.sock"
@@ -138,8 +148,5 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 	daemon.ready(tb, func() error {
 		return exec.Command("ctr", "-a", socket, "images", "ls").Run()
 	})
-	return func(tb testing.TB, args ...string) string {
-		tb.Helper()
-		return must(tb, "", nil, "ctr", append([]string{"-a", socket}, args...)...)
-	}, filepath.Join(dir, "hosts")
+	return containerd{socket, filepath.Join(dir, "hosts")}
 }

@@ -94,9 +94,9 @@ func fronts(tb testing.TB, mirror string) []front {
 	}
 }
 
-// newAuthority makes a certificate for 127.0.0.1 that is its own authority, and
-// the file with the authority.
-func newAuthority(tb testing.TB) (tls.Certificate, string) {
+// newAuthority makes a certificate for 127.0.0.1, and other addresses, that is its
+// own authority, and the file with the authority.
+func newAuthority(tb testing.TB, others ...net.IP) (tls.Certificate, string) {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	check(tb, err)
@@ -104,7 +104,7 @@ func newAuthority(tb testing.TB) (tls.Certificate, string) {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mirror"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: append(others, net.IPv4(127, 0, 0, 1)),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	check(tb, err)

@@ -76,13 +76,13 @@ var registryClients = []registryClient{
 	{"docker build", buildWithDocker("0")},
 	{"docker build with BuildKit", buildWithDocker("1")},
 	{"containerd", func(tb testing.TB, mirror string) func(testing.TB, string) string {
-		ctr, hosts := newContainerd(tb)
+		c := newContainerd(tb)
 		for name := range upstreamNames {
-			writeFile(tb, filepath.Join(hosts, name, "hosts.toml"), fmt.Sprintf("server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", mirror))
+			writeFile(tb, filepath.Join(c.hosts, name, "hosts.toml"), fmt.Sprintf("server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", mirror))
 		}
 		return func(tb testing.TB, image string) string {
-			ctr(tb, "images", "pull", "--hosts-dir", hosts, image)
-			return ctr(tb, "images", "ls", "name=="+image)
+			c.ctr(tb, "images", "pull", "--hosts-dir", c.hosts, image)
+			return c.ctr(tb, "images", "ls", "name=="+image)
 		}
 	}},
 }
