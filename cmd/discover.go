@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -157,17 +158,10 @@ func (p *program) discover(c *cli.Context, paths []string, triggers onBuild) (di
 	if err != nil {
 		return d, err
 	}
-	found := make([]finding, len(sources))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	for i, s := range sources {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			found[i] = p.look(c.Context, s, opts)
-		})
+	found, err := p.lookAll(c.Context, sources, opts)
+	if err != nil {
+		return d, err
 	}
-	wg.Wait()
 	p.merge(&d, sources, found)
 	if c.Bool("with-builder-images") && len(d.files) > 0 {
 		for _, image := range builderImages {
@@ -182,6 +176,34 @@ func (p *program) discover(c *cli.Context, paths []string, triggers onBuild) (di
 		return d, err
 	}
 	return d, nil
+}
+
+// lookAll looks through sources, several at a time. When ctx ends it returns at
+// once, whatever is still under way.
+func (p *program) lookAll(ctx context.Context, sources []source, opts dockerfile.Options) ([]finding, error) {
+	found := make([]finding, len(sources))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+		for i, s := range sources {
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				if ctx.Err() == nil {
+					found[i] = p.look(ctx, s, opts)
+				}
+			})
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+		return found, ctx.Err()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // builderImages are what a builder pulls for itself, whatever it builds: buildx

@@ -1,19 +1,17 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 
 	"github.com/distribution/reference"
 
 	"mirrorctl/dockerfile"
-	"mirrorctl/dockerfile/bake"
-	"mirrorctl/dockerfile/compose"
 )
 
 // A finding is what was found in one source.
@@ -30,12 +28,10 @@ func (p *program) look(ctx context.Context, s source, opts dockerfile.Options) f
 	switch {
 	case s.err != nil:
 		f.failed = append(f.failed, s.err)
-	case s.kind == composeSource:
-		p.lookCompose(ctx, &f, s, opts)
-	case s.kind == bakeSource:
-		p.lookBake(&f, s, opts)
+	case s.kind != dockerfileSource:
+		p.lookProject(ctx, &f, s, opts)
 	default:
-		uses, warnings, err := p.readDockerfile(s.files[0], opts)
+		uses, warnings, err := p.lookDockerfile(s, opts)
 		f.uses, f.warnings = uses, warnings
 		if err != nil {
 			f.failed = append(f.failed, err)
@@ -47,18 +43,21 @@ func (p *program) look(ctx context.Context, s source, opts dockerfile.Options) f
 // hasFrom tells a Dockerfile with a mistake from another kind of file.
 var hasFrom = regexp.MustCompile(`(?mi)^[ \t]*FROM[ \t]`)
 
-// readDockerfile finds the images in a Dockerfile.
-func (p *program) readDockerfile(file string, opts dockerfile.Options) ([]use, []string, error) {
-	content, err := readFile(file, p.stdin)
+// lookDockerfile finds the images in a Dockerfile that is a source.
+func (p *program) lookDockerfile(s source, opts dockerfile.Options) ([]use, []string, error) {
+	file := s.files[0]
+	content, err := p.readSource(s)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, cause(err))
 	}
-	uses, warnings, err := findUses(content, file, opts, func(line int) int { return line })
+	uses, warnings, err := findUses(content, file, opts, sameLine)
 	if err != nil && file != "-" && !isDockerfile(filepath.Base(file)) && len(content) > 0 && !hasFrom.Match(content) {
 		err = fmt.Errorf("%s: not a file that images are found in: neither a Dockerfile, nor by its name a Compose file (*.yaml) or a Bake file (*.hcl, *.json)", file)
 	}
 	return uses, warnings, err
 }
+
+func sameLine(line int) int { return line }
 
 // findUses finds the images in the text of a Dockerfile. place tells the line in
 // file for a line of the text.
@@ -91,43 +90,61 @@ func newUse(name reference.Named, file string, line int, kind string) use {
 // kindCompose is the kind of use of an image that a service runs as it is.
 const kindCompose = "compose"
 
-func (p *program) lookCompose(ctx context.Context, f *finding, s source, opts dockerfile.Options) {
-	project, err := compose.Load(ctx, s.files, os.Environ())
+// lookProject finds the images of what a Compose or Bake file describes.
+func (p *program) lookProject(ctx context.Context, f *finding, s source, opts dockerfile.Options) {
+	project, err := p.evaluate(ctx, s)
 	if err != nil {
 		f.failed = append(f.failed, err)
 		return
 	}
-	f.failed = append(f.failed, project.Failed...)
+	for _, failed := range project.Failed {
+		f.failed = append(f.failed, errors.New(failed))
+	}
 	for _, image := range project.Images {
-		u := newUse(image.Name, image.File, image.Line, kindCompose)
-		u.Via, u.Build = filepath.ToSlash(s.files[0]), image.Service
+		u, err := image.use(filepath.ToSlash(s.files[0]))
+		if err != nil {
+			f.failed = append(f.failed, err)
+			continue
+		}
 		f.uses = append(f.uses, u)
 	}
-	p.lookBuilds(f, s, "service", project.Builds, opts)
+	what := "service"
+	if s.kind == bakeSource {
+		what = "target"
+	}
+	p.lookBuilds(ctx, f, s, what, project.Builds, opts)
 }
 
-func (p *program) lookBake(f *finding, s source, opts dockerfile.Options) {
-	var files []bake.File
-	for _, name := range s.files {
-		content, err := readFile(name, p.stdin)
-		if err != nil {
-			f.failed = append(f.failed, fmt.Errorf("%s: %w", name, cause(err)))
-			return
-		}
-		files = append(files, bake.File{Name: name, Text: content})
-	}
-	builds, err := bake.Load(files, os.Environ())
-	if err != nil {
-		f.failed = append(f.failed, err)
-		return
-	}
-	p.lookBuilds(f, s, "target", builds, opts)
-}
+// maxDescribed bounds the work for one source: the bytes of the Dockerfiles that
+// it describes builds of, each time it does.
+const maxDescribed = 256 << 20
 
 // lookBuilds finds the images of the builds that a Compose or Bake file
 // describes. Flags go before what the file says, but for the stage to build.
-func (p *program) lookBuilds(f *finding, s source, what string, builds []dockerfile.Build, flags dockerfile.Options) {
+func (p *program) lookBuilds(ctx context.Context, f *finding, s source, what string, builds []dockerfile.Build, flags dockerfile.Options) {
+	described := 0
 	for _, b := range builds {
+		at := b.File
+		if b.Line > 0 {
+			at = fmt.Sprintf("%s:%d", b.File, b.Line)
+		}
+		if b.Remote != "" {
+			f.warnings = append(f.warnings, fmt.Sprintf("%s: %s %s is built from %s, which is not looked at; find in a copy of it", at, what, b.Name, b.Remote))
+			continue
+		}
+		text, file, place := b.Text, b.File, b.Place
+		if text == nil {
+			var err error
+			if text, err = readRegular(b.Dockerfile, maxDockerfile); err != nil {
+				f.failed = append(f.failed, fmt.Errorf("%s: %s %s: %s: %w", at, what, b.Name, b.Dockerfile, cause(err)))
+				continue
+			}
+			file, place = b.Dockerfile, sameLine
+		}
+		if described += len(text); described > maxDescribed || ctx.Err() != nil {
+			f.failed = append(f.failed, cmp.Or(ctx.Err(), fmt.Errorf("%s: %s %s: the Dockerfiles of all builds up to here have more than %d MiB, which is too much", at, what, b.Name, maxDescribed>>20)))
+			return
+		}
 		opts := b.Options
 		opts.AllStages, opts.OnBuild = flags.AllStages, flags.OnBuild
 		opts.BuildArgs = overlay(b.Options.BuildArgs, flags.BuildArgs)
@@ -135,28 +152,16 @@ func (p *program) lookBuilds(f *finding, s source, what string, builds []dockerf
 		if len(flags.Platforms) > 0 {
 			opts.Platforms = flags.Platforms
 		}
-		at := b.File
-		if b.Line > 0 {
-			at = fmt.Sprintf("%s:%d", b.File, b.Line)
-		}
-		var uses []use
-		var warnings []string
-		var err error
-		switch {
-		case b.Remote != "":
-			warnings = []string{fmt.Sprintf("%s: %s %s is built from %s, which is not looked at; find in a copy of it", at, what, b.Name, b.Remote)}
-		case b.Text != nil:
-			uses, warnings, err = findUses(b.Text, b.File, opts, b.Place)
-		default:
-			if uses, warnings, err = p.readDockerfile(b.Dockerfile, opts); err != nil {
-				err = fmt.Errorf("%s: %s %s: %w", at, what, b.Name, err)
-			} else {
-				f.built = append(f.built, b.Dockerfile)
-			}
-		}
+		uses, warnings, err := findUses(text, file, opts, place)
 		if err != nil {
+			if b.Text == nil {
+				err = fmt.Errorf("%s: %s %s: %w", at, what, b.Name, err)
+			}
 			f.failed = append(f.failed, err)
 			continue
+		}
+		if b.Text == nil {
+			f.built = append(f.built, b.Dockerfile)
 		}
 		f.warnings = append(f.warnings, warnings...)
 		for _, u := range uses {

@@ -181,22 +181,55 @@ func isDockerfile(name string) bool {
 		strings.HasPrefix(name, "Dockerfile.") || strings.HasSuffix(name, ".Dockerfile")
 }
 
-// maxDockerfile bounds, in bytes, what is read of one file.
-const maxDockerfile = 64 << 20
+// What is read of one file is bounded, in bytes.
+const (
+	maxDockerfile = 64 << 20
+	maxBake       = 1 << 20
+)
 
-func readFile(file string, stdin io.Reader) ([]byte, error) {
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
+// readSource reads a Dockerfile. One that somebody named may be standard input, a
+// pipe or a device.
+func (p *program) readSource(s source) ([]byte, error) {
+	file := s.files[0]
+	switch {
+	case !s.named:
+		return readRegular(file, maxDockerfile)
+	case file == "-":
+		return readAll(p.stdin, maxDockerfile)
 	}
-	content, err := io.ReadAll(io.LimitReader(in, maxDockerfile+1))
-	if err == nil && len(content) > maxDockerfile {
-		err = fmt.Errorf("larger than %d MiB, this is not a Dockerfile", maxDockerfile>>20)
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read, so nothing can be lost
+	return readAll(f, maxDockerfile)
+}
+
+// readRegular reads a file that nobody named, which may be a link to anything:
+// what is no file, such as a device, may have no end.
+func readRegular(file string, limit int64) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, limit)
+}
+
+func readAll(in io.Reader, limit int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("larger than %d MiB, this is not a Dockerfile", limit>>20)
+		if limit == maxBake {
+			err = fmt.Errorf("larger than %d MiB, this is not a Bake file", limit>>20)
+		}
 	}
 	return content, err
 }

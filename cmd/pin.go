@@ -67,7 +67,7 @@ func (p *program) pinFile(c *cli.Context, file string, change func(dockerfile.Im
 	if kindOf(file) != dockerfileSource {
 		return fmt.Errorf("%s: by its name no Dockerfile, and pin changes nothing else; mirrorctl policy makes every build obey the lock", file)
 	}
-	content, err := readFile(file, p.stdin)
+	content, err := p.readSource(source{files: []string{file}, named: true})
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, cause(err))
 	}

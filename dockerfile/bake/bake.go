@@ -81,6 +81,9 @@ func parse(files []File, environ []string) (c *config, err error) {
 	}
 	var parsed []*hcl.File
 	for _, f := range files {
+		if err := checkNesting(f); err != nil {
+			return nil, err
+		}
 		read := hclparse.NewParser().ParseHCL
 		if strings.HasSuffix(f.Name, ".json") {
 			read = hclparse.NewParser().ParseJSON

@@ -253,9 +253,11 @@ func (c *config) resolve(t *target, done map[*target]*target) (*target, error) {
 		}
 		if resolved != nil {
 			whole.Merge(resolved)
+			whole.Inherits = nil // all of it is in whole, and each could double it
 		}
 	}
 	whole.Merge(t)
+	whole.Inherits = nil
 	done[t] = whole
 	return whole, nil
 }

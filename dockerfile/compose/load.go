@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,7 @@ import (
 )
 
 // maxFile bounds, in bytes, what is read of one file.
-const maxFile = 16 << 20
+const maxFile = 4 << 20
 
 // absent is what the first required variable that is not set is replaced with,
 // and the numbers below it the next ones. A file needs many variables to run and
@@ -46,6 +47,8 @@ type file struct {
 	name string
 	text []byte
 	root *node
+
+	workloads map[string]map[string]entry // what is in services and in jobs
 }
 
 func newLoader(names, environ []string) (*loader, error) {
@@ -65,13 +68,20 @@ func newLoader(names, environ []string) (*loader, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		l.files = append(l.files, file{name, text, root})
+		l.files = append(l.files, file{name, text, root, map[string]map[string]entry{"services": entries(root, "services"), "jobs": entries(root, "jobs")}})
 	}
 	beside := filepath.Join(l.folder, ".env")
 	if info, err := os.Stat(beside); err != nil || info.IsDir() {
 		return l, nil
 	}
-	more, err := dotenv.GetEnvFromFile(l.env, []string{beside})
+	text, err := read(beside)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", beside, err)
+	}
+	more, err := dotenv.ParseWithLookup(bytes.NewReader(text), func(key string) (string, bool) {
+		value, ok := l.env[key]
+		return value, ok
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", beside, err)
 	}
@@ -79,8 +89,16 @@ func newLoader(names, environ []string) (*loader, error) {
 	return l, nil
 }
 
+// read reads a file. What is none, such as a device, may have no end.
 func read(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	var f *os.File
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	if err == nil {
+		f, err = os.Open(name)
+	}
 	if err != nil {
 		var inPath *fs.PathError
 		if errors.As(err, &inPath) {
@@ -91,7 +109,7 @@ func read(name string) ([]byte, error) {
 	defer f.Close() // only read, so nothing can be lost
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("larger than %d MiB, this is no Compose file", maxFile>>20)
+		err = fmt.Errorf("larger than %d MiB", maxFile>>20)
 	}
 	return text, err
 }
