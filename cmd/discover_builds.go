@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/distribution/reference"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"mirrorctl/dockerfile"
 )
@@ -17,7 +20,7 @@ import (
 // A finding is what was found in one source.
 type finding struct {
 	uses     []use
-	built    []string // the Dockerfiles that a Compose or Bake file builds, and that could be read
+	built    []dockerfile.Build // what a Compose or Bake file builds from Dockerfiles that could be read
 	warnings []string
 	failed   []error
 }
@@ -50,7 +53,13 @@ func (p *program) lookDockerfile(s source, opts dockerfile.Options) ([]use, []st
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, cause(err))
 	}
-	uses, warnings, err := findUses(content, file, opts, sameLine)
+	var made []string
+	for _, b := range s.builds {
+		opts.Contexts = overlay(b.Options.Contexts, opts.Contexts)
+		made = append(made, b.Made...)
+	}
+	uses, warnings, err := findUses(content, file, withMade(opts, made), sameLine)
+	uses = without(uses, made)
 	if err != nil && file != "-" && !isDockerfile(filepath.Base(file)) && len(content) > 0 && !hasFrom.Match(content) {
 		err = fmt.Errorf("%s: not a file that images are found in: neither a Dockerfile, nor by its name a Compose file (*.yaml) or a Bake file (*.hcl, *.json)", file)
 	}
@@ -135,11 +144,12 @@ func (p *program) lookBuilds(ctx context.Context, f *finding, s source, what str
 		text, file, place := b.Text, b.File, b.Place
 		if text == nil {
 			var err error
-			if text, err = readRegular(b.Dockerfile, maxDockerfile); err != nil {
+			if text, file, err = readBuilt(b.Dockerfile); err != nil {
 				f.failed = append(f.failed, fmt.Errorf("%s: %s %s: %s: %w", at, what, b.Name, b.Dockerfile, cause(err)))
 				continue
 			}
-			file, place = b.Dockerfile, sameLine
+			b.Dockerfile, place = file, sameLine
+			f.built = append(f.built, b)
 		}
 		if described += len(text); described > maxDescribed || ctx.Err() != nil {
 			f.failed = append(f.failed, cmp.Or(ctx.Err(), fmt.Errorf("%s: %s %s: the Dockerfiles of all builds up to here have more than %d MiB, which is too much", at, what, b.Name, maxDescribed>>20)))
@@ -152,7 +162,7 @@ func (p *program) lookBuilds(ctx context.Context, f *finding, s source, what str
 		if len(flags.Platforms) > 0 {
 			opts.Platforms = flags.Platforms
 		}
-		uses, warnings, err := findUses(text, file, opts, place)
+		uses, warnings, err := findKnown(text, file, opts, place, b, flags)
 		if err != nil {
 			if b.Text == nil {
 				err = fmt.Errorf("%s: %s %s: %w", at, what, b.Name, err)
@@ -160,15 +170,64 @@ func (p *program) lookBuilds(ctx context.Context, f *finding, s source, what str
 			f.failed = append(f.failed, err)
 			continue
 		}
-		if b.Text == nil {
-			f.built = append(f.built, b.Dockerfile)
-		}
 		f.warnings = append(f.warnings, warnings...)
 		for _, u := range uses {
 			u.Via, u.Build = filepath.ToSlash(s.files[0]), b.Name
 			f.uses = append(f.uses, u)
 		}
 	}
+}
+
+// readBuilt reads the Dockerfile of a build. Its usual name may be in lower case.
+func readBuilt(file string) (text []byte, name string, err error) {
+	text, err = readRegular(file, maxDockerfile)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Base(file) == "Dockerfile" {
+		lower := filepath.Join(filepath.Dir(file), "dockerfile")
+		if text, again := readRegular(lower, maxDockerfile); again == nil {
+			return text, lower, nil
+		}
+	}
+	return text, file, err
+}
+
+// findKnown is findUses for a build, of whose arguments some may not be known:
+// that is an error if it makes a difference.
+func findKnown(text []byte, file string, opts dockerfile.Options, place func(line int) int, b dockerfile.Build, flags dockerfile.Options) ([]use, []string, error) {
+	opts = withMade(opts, b.Made)
+	uses, warnings, err := findUses(text, file, opts, place)
+	other, why := maps.Clone(opts.BuildArgs), ""
+	for _, k := range slices.Sorted(maps.Keys(b.Unknown)) {
+		if _, given := flags.BuildArgs[k]; !given {
+			other[k] += "0"
+			why = cmp.Or(why, b.Unknown[k])
+		}
+	}
+	if why != "" {
+		opts.BuildArgs = other
+		same, _, again := findUses(text, file, opts, place)
+		if fmt.Sprint(err) != fmt.Sprint(again) || !slices.EqualFunc(uses, same, func(a, b use) bool { return a.place == b.place }) {
+			return nil, nil, fmt.Errorf("build: args: %s", why)
+		}
+	}
+	return without(uses, b.Made), warnings, err
+}
+
+// withMade keeps images that are built from being asked for ONBUILD instructions.
+func withMade(opts dockerfile.Options, made []string) dockerfile.Options {
+	if ask := opts.OnBuild; ask != nil && len(made) > 0 {
+		opts.OnBuild = func(name reference.Named, platform v1.Platform) []string {
+			if slices.Contains(made, name.String()) {
+				return nil
+			}
+			return ask(name, platform)
+		}
+	}
+	return opts
+}
+
+// without returns the uses of all images but those that are built.
+func without(uses []use, made []string) []use {
+	return slices.DeleteFunc(uses, func(u use) bool { return slices.Contains(made, u.Name) })
 }
 
 // overlay returns both maps as one; what is in over goes first.

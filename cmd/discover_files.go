@@ -24,6 +24,9 @@ type source struct {
 	files []string
 	named bool // on the command line, and not come across in a folder
 
+	compose []string           // of Bake files: the Compose files that buildx reads with them
+	builds  []dockerfile.Build // of a Dockerfile: those that other files describe
+
 	err error // why there is nothing to look through
 }
 
@@ -33,14 +36,6 @@ const (
 	dockerfileSource sourceKind = iota
 	composeSource
 	bakeSource
-)
-
-// The names under which docker compose and buildx bake look for files that
-// nobody named, the best first.
-var (
-	composeNames     = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
-	composeOverrides = []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"}
-	bakeNames        = []string{"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl"}
 )
 
 // kindOf tells from its name what a file that somebody named is. What is neither
@@ -129,14 +124,17 @@ func searchFolder(root string) ([]source, error) {
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 			return nil // a link to a folder, or to nothing
 		}
-		if isDockerfile(name) {
+		if isDockerfile(name) || name == "dockerfile" && !hasOther(path, "Dockerfile") {
 			found = append(found, source{kind: dockerfileSource, files: []string{filepath.Clean(path)}})
-		} else if slices.Contains(slices.Concat(composeNames, composeOverrides, bakeNames), name) {
+		} else if slices.Contains(slices.Concat(composeNames, composeOverrides, bakeNames, []string{envName}), name) {
 			folder := filepath.Dir(path)
 			folders[folder] = append(folders[folder], name)
 		}
 		return nil
 	})
+	if folder := filepath.Clean(root); folder == "." && folders[folder] == nil {
+		folders[folder] = []string{} // the environment may name files in it
+	}
 	for folder, names := range folders {
 		found = append(found, projects(folder, names)...)
 	}
@@ -144,31 +142,11 @@ func searchFolder(root string) ([]source, error) {
 	return found, err
 }
 
-// projects puts the Compose and the Bake files of a folder together. Further
-// Compose files under other names are projects of their own: docker compose
-// passes them over, but somebody may name them.
-func projects(folder string, names []string) []source {
-	pick := func(from []string) []string {
-		var out []string
-		for _, name := range from {
-			if slices.Contains(names, name) {
-				out = append(out, filepath.Join(folder, name))
-			}
-		}
-		return out
-	}
-	var found []source
-	for i, file := range pick(composeNames) {
-		files := []string{file}
-		if overrides := pick(composeOverrides); i == 0 && len(overrides) > 0 {
-			files = append(files, overrides[0])
-		}
-		found = append(found, source{kind: composeSource, files: files})
-	}
-	if files := pick(bakeNames); len(files) > 0 {
-		found = append(found, source{kind: bakeSource, files: files})
-	}
-	return found
+// hasOther reports whether there is a file of that name beside another.
+func hasOther(path, name string) bool {
+	this, err := os.Stat(path)
+	other, err2 := os.Stat(filepath.Join(filepath.Dir(path), name))
+	return err2 == nil && (err != nil || !os.SameFile(this, other)) // letter case may not matter
 }
 
 func isDockerfile(name string) bool {

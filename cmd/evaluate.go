@@ -41,8 +41,9 @@ const exitMemory = 99
 
 // An evaluationRequest is what it gets on standard input.
 type evaluationRequest struct {
-	Kind  sourceKind
-	Files []string
+	Kind    sourceKind
+	Files   []string
+	Compose []string // the Compose files that buildx reads before the Bake files
 }
 
 // An evaluation is what it answers on standard output.
@@ -74,7 +75,7 @@ func (p *program) evaluate(ctx context.Context, s source) (evaluation, error) {
 		return evaluation{}, fmt.Errorf("%s: cannot be evaluated: %w", s.files[0], err)
 	}
 	var request, messages bytes.Buffer
-	if err := gob.NewEncoder(&request).Encode(evaluationRequest{s.kind, s.files}); err != nil {
+	if err := gob.NewEncoder(&request).Encode(evaluationRequest{s.kind, s.files, s.compose}); err != nil {
 		return evaluation{}, err
 	}
 	limited, cancel := context.WithTimeout(ctx, maxEvaluation)
@@ -157,7 +158,7 @@ func evaluateFor(ctx context.Context, in io.Reader, out, messages io.Writer) int
 		case composeSource:
 			err = result.compose(ctx, request)
 		case bakeSource:
-			err = result.bake(request)
+			err = result.bake(ctx, request)
 		default:
 			err = fmt.Errorf("no kind %d", request.Kind)
 		}
@@ -185,7 +186,7 @@ func (e *evaluation) compose(ctx context.Context, request evaluationRequest) err
 	return nil
 }
 
-func (e *evaluation) bake(request evaluationRequest) error {
+func (e *evaluation) bake(ctx context.Context, request evaluationRequest) error {
 	var files []bake.File
 	for _, name := range request.Files {
 		content, err := readRegular(name, maxBake)
@@ -194,9 +195,20 @@ func (e *evaluation) bake(request evaluationRequest) error {
 		}
 		files = append(files, bake.File{Name: name, Text: content})
 	}
-	var err error
-	e.Builds, err = bake.Load(files, os.Environ())
-	return err
+	var services []dockerfile.Build
+	if len(request.Compose) > 0 {
+		// What is wrong with these is said where they are looked through.
+		if project, err := compose.Load(ctx, request.Compose, os.Environ()); err == nil {
+			services = project.Builds
+		}
+	}
+	builds, failed, err := bake.Load(files, services, os.Environ())
+	if err != nil {
+		return err
+	}
+	e.Builds = builds
+	e.fail(failed)
+	return nil
 }
 
 func (e *evaluation) fail(all []error) {

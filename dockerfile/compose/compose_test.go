@@ -104,6 +104,12 @@ func show(p *compose.Project, err error) string {
 		for _, k := range slices.Sorted(maps.Keys(build.Options.Contexts)) {
 			fmt.Fprintf(&b, ", context %s=%s", k, build.Options.Contexts[k])
 		}
+		for _, k := range slices.Sorted(maps.Keys(build.Unknown)) {
+			fmt.Fprintf(&b, ", %s unknown: %s", k, build.Unknown[k])
+		}
+		if len(build.Made) > 0 {
+			fmt.Fprintf(&b, ", with %s", strings.Join(build.Made, " "))
+		}
 		fmt.Fprintf(&b, "%s\n", showPlatforms(build.Options.Platforms))
 	}
 	for _, err := range p.Failed {

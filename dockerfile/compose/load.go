@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -120,7 +121,7 @@ func (l *loader) load(ctx context.Context) (model *types.Project, err error) {
 	// that is null makes it panic.
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: not a valid Compose file: something in it is empty or of another type than it must be (docker compose config says what)", l.files[0].name)
+			err = l.invalid()
 		}
 	}()
 	if !l.hasServices() {
@@ -155,9 +156,43 @@ func (l *loader) load(ctx context.Context) (model *types.Project, err error) {
 	})
 	if err != nil {
 		message := strings.ReplaceAll(err.Error(), folder+string(filepath.Separator), "")
-		return nil, fmt.Errorf("%s: %s", l.files[0].name, strings.Join(strings.Fields(message), " "))
+		message = strings.Join(strings.Fields(message), " ")
+		if !strings.Contains(message, "include") {
+			message += l.orIncluded()
+		}
+		return nil, fmt.Errorf("%s: %s", l.files[0].name, message)
 	}
 	return model, nil
+}
+
+// invalid says what made the library panic, as far as that can be told.
+func (l *loader) invalid() error {
+	for _, f := range l.files {
+		for _, section := range []string{"services", "jobs"} {
+			all := f.workloads[section]
+			for _, name := range slices.Sorted(maps.Keys(all)) {
+				if e := all[name]; e.value.Tag == "!!null" {
+					return fmt.Errorf("%s:%d: %s %s is empty", f.name, e.key.Line, strings.TrimSuffix(section, "s"), name)
+				}
+			}
+		}
+	}
+	return fmt.Errorf("%s: not a valid Compose file: something in it is empty or of another type than it must be (docker compose config says what)%s", l.files[0].name, l.orIncluded())
+}
+
+// orIncluded says that a mistake may be in another file: the library does not.
+func (l *loader) orIncluded() string {
+	for _, f := range l.files {
+		if _, include := find(f.root, "include"); include != nil {
+			return " (in this file, or in one that it includes or extends)"
+		}
+		for _, e := range f.workloads["services"] {
+			if _, other := find(e.value, "extends", "file"); other != nil {
+				return " (in this file, or in one that it includes or extends)"
+			}
+		}
+	}
+	return ""
 }
 
 // substitute puts variables into a value, and remembers what was not set.
