@@ -43,7 +43,12 @@ func (p *program) look(ctx context.Context, s source, opts dockerfile.Options) f
 	return f
 }
 
-// hasFrom tells a Dockerfile with a mistake from another kind of file.
+// isOther tells another kind of file from a Dockerfile with a mistake. Nothing of
+// what is in it is shown.
+func isOther(file string, content []byte) bool {
+	return file != "-" && !isDockerfile(filepath.Base(file)) && len(content) > 0 && !hasFrom.Match(content)
+}
+
 var hasFrom = regexp.MustCompile(`(?mi)^[ \t]*FROM[ \t]`)
 
 // lookDockerfile finds the images in a Dockerfile that is a source.
@@ -60,7 +65,7 @@ func (p *program) lookDockerfile(s source, opts dockerfile.Options) ([]use, []st
 	}
 	uses, warnings, err := findUses(content, file, withMade(opts, made), sameLine)
 	uses = without(uses, made)
-	if err != nil && file != "-" && !isDockerfile(filepath.Base(file)) && len(content) > 0 && !hasFrom.Match(content) {
+	if err != nil && isOther(file, content) {
 		err = fmt.Errorf("%s: not a file that images are found in: neither a Dockerfile, nor by its name a Compose file (*.yaml) or a Bake file (*.hcl, *.json)", file)
 	}
 	return uses, warnings, err
@@ -164,6 +169,9 @@ func (p *program) lookBuilds(ctx context.Context, f *finding, s source, what str
 		}
 		uses, warnings, err := findKnown(text, file, opts, place, b, flags)
 		if err != nil {
+			if b.Text == nil && isOther(file, text) {
+				err = fmt.Errorf("%s: not a Dockerfile", file)
+			}
 			if b.Text == nil {
 				err = fmt.Errorf("%s: %s %s: %w", at, what, b.Name, err)
 			}

@@ -54,7 +54,7 @@ type Options struct {
 	// instruction, their Line that of the FROM. Nil is no instructions; so is
 	// the answer for an image that is not known. It may be called from several
 	// goroutines if Find is.
-	OnBuild func(name reference.Named, platform v1.Platform) []string `json:"-"`
+	OnBuild func(name reference.Named, platform v1.Platform) []string
 
 	// Platforms are the platforms to build for. Empty is linux/amd64 and
 	// linux/arm64.
