@@ -32,12 +32,21 @@ type program struct {
 	config config
 	log    *slog.Logger
 	quiet  bool
+
+	name        string        // what the program was started as
+	evaluations chan struct{} // has room for as many as may run at a time
 }
 
 // Main runs the command line and returns the exit code. args[0] is the
 // program's name. When ctx ends, the command stops and leaves things in order.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	p := &program{stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv}
+	if len(args) == 2 && args[1] == evaluateCommand {
+		return evaluateFor(ctx, stdin, stdout, stderr)
+	}
+	p := &program{
+		stdin: stdin, stdout: stdout, stderr: stderr, getenv: os.Getenv,
+		name: args[0], evaluations: make(chan struct{}, maxEvaluations),
+	}
 	app := p.app()
 	err := app.RunContext(ctx, permute(app, args))
 	if ctx.Err() != nil && err != nil {

@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -157,17 +158,17 @@ func (p *program) discover(c *cli.Context, paths []string, triggers onBuild) (di
 	if err != nil {
 		return d, err
 	}
+	// Projects first: Dockerfiles beside them may be what they build.
 	found := make([]finding, len(sources))
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
-	for i, s := range sources {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			found[i] = p.look(c.Context, s, opts)
-		})
+	err = p.lookAll(c.Context, sources, found, opts, func(s source) bool { return s.kind != dockerfileSource })
+	if err != nil {
+		return d, err
 	}
-	wg.Wait()
+	describe(sources, found)
+	err = p.lookAll(c.Context, sources, found, opts, func(s source) bool { return s.kind == dockerfileSource })
+	if err != nil {
+		return d, err
+	}
 	p.merge(&d, sources, found)
 	if c.Bool("with-builder-images") && len(d.files) > 0 {
 		for _, image := range builderImages {
@@ -184,23 +185,61 @@ func (p *program) discover(c *cli.Context, paths []string, triggers onBuild) (di
 	return d, nil
 }
 
+// lookAll looks through those sources that are picked, several at a time. When
+// ctx ends it returns at once, whatever is still under way.
+func (p *program) lookAll(ctx context.Context, sources []source, found []finding, opts dockerfile.Options, pick func(source) bool) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+		for i, s := range sources {
+			if !pick(s) || ctx.Err() != nil {
+				continue
+			}
+			slots <- struct{}{}
+			wg.Go(func() {
+				defer func() { <-slots }()
+				found[i] = p.look(ctx, s, opts)
+			})
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// describe gives Dockerfiles that were come across the builds of them that
+// Compose and Bake files describe. What these put in the place of an image, or
+// make themselves, is none that a registry has.
+func describe(sources []source, found []finding) {
+	byFile := map[string][]dockerfile.Build{}
+	for _, f := range found {
+		for _, b := range f.built {
+			byFile[b.Dockerfile] = append(byFile[b.Dockerfile], b)
+		}
+	}
+	for i, s := range sources {
+		if s.kind == dockerfileSource && !s.named {
+			sources[i].builds = byFile[s.files[0]]
+		}
+	}
+}
+
 // builderImages are what a builder pulls for itself, whatever it builds: buildx
 // starts the first as a container, and runs the second where an SBOM is wanted.
 var builderImages = []string{"moby/buildkit:buildx-stable-1", "docker/buildkit-syft-scanner:stable-1"}
 
 // merge puts together what was found, in the order of the sources.
 func (p *program) merge(d *discovery, sources []source, found []finding) {
-	built := map[string]bool{}
-	for _, f := range found {
-		for _, file := range f.built {
-			built[file] = true
-		}
-	}
 	for i, f := range found {
 		s := sources[i]
 		// A Dockerfile that was come across, and that only builds with what
 		// another file says, has been looked at with that.
-		if len(f.failed) > 0 && !s.named && s.kind == dockerfileSource && built[s.files[0]] {
+		if len(f.failed) > 0 && len(s.builds) > 0 {
 			continue
 		}
 		d.warnings = append(d.warnings, f.warnings...)

@@ -1,25 +1,26 @@
 package cmd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/distribution/reference"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"mirrorctl/dockerfile"
-	"mirrorctl/dockerfile/bake"
-	"mirrorctl/dockerfile/compose"
 )
 
 // A finding is what was found in one source.
 type finding struct {
 	uses     []use
-	built    []string // the Dockerfiles that a Compose or Bake file builds, and that could be read
+	built    []dockerfile.Build // what a Compose or Bake file builds from Dockerfiles that could be read
 	warnings []string
 	failed   []error
 }
@@ -30,12 +31,10 @@ func (p *program) look(ctx context.Context, s source, opts dockerfile.Options) f
 	switch {
 	case s.err != nil:
 		f.failed = append(f.failed, s.err)
-	case s.kind == composeSource:
-		p.lookCompose(ctx, &f, s, opts)
-	case s.kind == bakeSource:
-		p.lookBake(&f, s, opts)
+	case s.kind != dockerfileSource:
+		p.lookProject(ctx, &f, s, opts)
 	default:
-		uses, warnings, err := p.readDockerfile(s.files[0], opts)
+		uses, warnings, err := p.lookDockerfile(s, opts)
 		f.uses, f.warnings = uses, warnings
 		if err != nil {
 			f.failed = append(f.failed, err)
@@ -44,21 +43,35 @@ func (p *program) look(ctx context.Context, s source, opts dockerfile.Options) f
 	return f
 }
 
-// hasFrom tells a Dockerfile with a mistake from another kind of file.
+// isOther tells another kind of file from a Dockerfile with a mistake. Nothing of
+// what is in it is shown.
+func isOther(file string, content []byte) bool {
+	return file != "-" && !isDockerfile(filepath.Base(file)) && len(content) > 0 && !hasFrom.Match(content)
+}
+
 var hasFrom = regexp.MustCompile(`(?mi)^[ \t]*FROM[ \t]`)
 
-// readDockerfile finds the images in a Dockerfile.
-func (p *program) readDockerfile(file string, opts dockerfile.Options) ([]use, []string, error) {
-	content, err := readFile(file, p.stdin)
+// lookDockerfile finds the images in a Dockerfile that is a source.
+func (p *program) lookDockerfile(s source, opts dockerfile.Options) ([]use, []string, error) {
+	file := s.files[0]
+	content, err := p.readSource(s)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", file, cause(err))
 	}
-	uses, warnings, err := findUses(content, file, opts, func(line int) int { return line })
-	if err != nil && file != "-" && !isDockerfile(filepath.Base(file)) && len(content) > 0 && !hasFrom.Match(content) {
+	var made []string
+	for _, b := range s.builds {
+		opts.Contexts = overlay(b.Options.Contexts, opts.Contexts)
+		made = append(made, b.Made...)
+	}
+	uses, warnings, err := findUses(content, file, withMade(opts, made), sameLine)
+	uses = without(uses, made)
+	if err != nil && isOther(file, content) {
 		err = fmt.Errorf("%s: not a file that images are found in: neither a Dockerfile, nor by its name a Compose file (*.yaml) or a Bake file (*.hcl, *.json)", file)
 	}
 	return uses, warnings, err
 }
+
+func sameLine(line int) int { return line }
 
 // findUses finds the images in the text of a Dockerfile. place tells the line in
 // file for a line of the text.
@@ -91,43 +104,62 @@ func newUse(name reference.Named, file string, line int, kind string) use {
 // kindCompose is the kind of use of an image that a service runs as it is.
 const kindCompose = "compose"
 
-func (p *program) lookCompose(ctx context.Context, f *finding, s source, opts dockerfile.Options) {
-	project, err := compose.Load(ctx, s.files, os.Environ())
+// lookProject finds the images of what a Compose or Bake file describes.
+func (p *program) lookProject(ctx context.Context, f *finding, s source, opts dockerfile.Options) {
+	project, err := p.evaluate(ctx, s)
 	if err != nil {
 		f.failed = append(f.failed, err)
 		return
 	}
-	f.failed = append(f.failed, project.Failed...)
+	for _, failed := range project.Failed {
+		f.failed = append(f.failed, errors.New(failed))
+	}
 	for _, image := range project.Images {
-		u := newUse(image.Name, image.File, image.Line, kindCompose)
-		u.Via, u.Build = filepath.ToSlash(s.files[0]), image.Service
+		u, err := image.use(filepath.ToSlash(s.files[0]))
+		if err != nil {
+			f.failed = append(f.failed, err)
+			continue
+		}
 		f.uses = append(f.uses, u)
 	}
-	p.lookBuilds(f, s, "service", project.Builds, opts)
+	what := "service"
+	if s.kind == bakeSource {
+		what = "target"
+	}
+	p.lookBuilds(ctx, f, s, what, project.Builds, opts)
 }
 
-func (p *program) lookBake(f *finding, s source, opts dockerfile.Options) {
-	var files []bake.File
-	for _, name := range s.files {
-		content, err := readFile(name, p.stdin)
-		if err != nil {
-			f.failed = append(f.failed, fmt.Errorf("%s: %w", name, cause(err)))
-			return
-		}
-		files = append(files, bake.File{Name: name, Text: content})
-	}
-	builds, err := bake.Load(files, os.Environ())
-	if err != nil {
-		f.failed = append(f.failed, err)
-		return
-	}
-	p.lookBuilds(f, s, "target", builds, opts)
-}
+// maxDescribed bounds the work for one source: the bytes of the Dockerfiles that
+// it describes builds of, each time it does.
+const maxDescribed = 256 << 20
 
 // lookBuilds finds the images of the builds that a Compose or Bake file
 // describes. Flags go before what the file says, but for the stage to build.
-func (p *program) lookBuilds(f *finding, s source, what string, builds []dockerfile.Build, flags dockerfile.Options) {
+func (p *program) lookBuilds(ctx context.Context, f *finding, s source, what string, builds []dockerfile.Build, flags dockerfile.Options) {
+	described := 0
 	for _, b := range builds {
+		at := b.File
+		if b.Line > 0 {
+			at = fmt.Sprintf("%s:%d", b.File, b.Line)
+		}
+		if b.Remote != "" {
+			f.warnings = append(f.warnings, fmt.Sprintf("%s: %s %s is built from %s, which is not looked at; find in a copy of it", at, what, b.Name, b.Remote))
+			continue
+		}
+		text, file, place := b.Text, b.File, b.Place
+		if text == nil {
+			var err error
+			if text, file, err = readBuilt(b.Dockerfile); err != nil {
+				f.failed = append(f.failed, fmt.Errorf("%s: %s %s: %s: %w", at, what, b.Name, b.Dockerfile, cause(err)))
+				continue
+			}
+			b.Dockerfile, place = file, sameLine
+			f.built = append(f.built, b)
+		}
+		if described += len(text); described > maxDescribed || ctx.Err() != nil {
+			f.failed = append(f.failed, cmp.Or(ctx.Err(), fmt.Errorf("%s: %s %s: the Dockerfiles of all builds up to here have more than %d MiB, which is too much", at, what, b.Name, maxDescribed>>20)))
+			return
+		}
 		opts := b.Options
 		opts.AllStages, opts.OnBuild = flags.AllStages, flags.OnBuild
 		opts.BuildArgs = overlay(b.Options.BuildArgs, flags.BuildArgs)
@@ -135,26 +167,14 @@ func (p *program) lookBuilds(f *finding, s source, what string, builds []dockerf
 		if len(flags.Platforms) > 0 {
 			opts.Platforms = flags.Platforms
 		}
-		at := b.File
-		if b.Line > 0 {
-			at = fmt.Sprintf("%s:%d", b.File, b.Line)
-		}
-		var uses []use
-		var warnings []string
-		var err error
-		switch {
-		case b.Remote != "":
-			warnings = []string{fmt.Sprintf("%s: %s %s is built from %s, which is not looked at; find in a copy of it", at, what, b.Name, b.Remote)}
-		case b.Text != nil:
-			uses, warnings, err = findUses(b.Text, b.File, opts, b.Place)
-		default:
-			if uses, warnings, err = p.readDockerfile(b.Dockerfile, opts); err != nil {
-				err = fmt.Errorf("%s: %s %s: %w", at, what, b.Name, err)
-			} else {
-				f.built = append(f.built, b.Dockerfile)
-			}
-		}
+		uses, warnings, err := findKnown(text, file, opts, place, b, flags)
 		if err != nil {
+			if b.Text == nil && isOther(file, text) {
+				err = fmt.Errorf("%s: not a Dockerfile", file)
+			}
+			if b.Text == nil {
+				err = fmt.Errorf("%s: %s %s: %w", at, what, b.Name, err)
+			}
 			f.failed = append(f.failed, err)
 			continue
 		}
@@ -164,6 +184,58 @@ func (p *program) lookBuilds(f *finding, s source, what string, builds []dockerf
 			f.uses = append(f.uses, u)
 		}
 	}
+}
+
+// readBuilt reads the Dockerfile of a build. Its usual name may be in lower case.
+func readBuilt(file string) (text []byte, name string, err error) {
+	text, err = readRegular(file, maxDockerfile)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Base(file) == "Dockerfile" {
+		lower := filepath.Join(filepath.Dir(file), "dockerfile")
+		if text, again := readRegular(lower, maxDockerfile); again == nil {
+			return text, lower, nil
+		}
+	}
+	return text, file, err
+}
+
+// findKnown is findUses for a build, of whose arguments some may not be known:
+// that is an error if it makes a difference.
+func findKnown(text []byte, file string, opts dockerfile.Options, place func(line int) int, b dockerfile.Build, flags dockerfile.Options) ([]use, []string, error) {
+	opts = withMade(opts, b.Made)
+	uses, warnings, err := findUses(text, file, opts, place)
+	other, why := maps.Clone(opts.BuildArgs), ""
+	for _, k := range slices.Sorted(maps.Keys(b.Unknown)) {
+		if _, given := flags.BuildArgs[k]; !given {
+			other[k] += "0"
+			why = cmp.Or(why, b.Unknown[k])
+		}
+	}
+	if why != "" {
+		opts.BuildArgs = other
+		same, _, again := findUses(text, file, opts, place)
+		if fmt.Sprint(err) != fmt.Sprint(again) || !slices.EqualFunc(uses, same, func(a, b use) bool { return a.place == b.place }) {
+			return nil, nil, fmt.Errorf("build: args: %s", why)
+		}
+	}
+	return without(uses, b.Made), warnings, err
+}
+
+// withMade keeps images that are built from being asked for ONBUILD instructions.
+func withMade(opts dockerfile.Options, made []string) dockerfile.Options {
+	if ask := opts.OnBuild; ask != nil && len(made) > 0 {
+		opts.OnBuild = func(name reference.Named, platform v1.Platform) []string {
+			if slices.Contains(made, name.String()) {
+				return nil
+			}
+			return ask(name, platform)
+		}
+	}
+	return opts
+}
+
+// without returns the uses of all images but those that are built.
+func without(uses []use, made []string) []use {
+	return slices.DeleteFunc(uses, func(u use) bool { return slices.Contains(made, u.Name) })
 }
 
 // overlay returns both maps as one; what is in over goes first.

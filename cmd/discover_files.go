@@ -24,6 +24,9 @@ type source struct {
 	files []string
 	named bool // on the command line, and not come across in a folder
 
+	compose []string           // of Bake files: the Compose files that buildx reads with them
+	builds  []dockerfile.Build // of a Dockerfile: those that other files describe
+
 	err error // why there is nothing to look through
 }
 
@@ -33,14 +36,6 @@ const (
 	dockerfileSource sourceKind = iota
 	composeSource
 	bakeSource
-)
-
-// The names under which docker compose and buildx bake look for files that
-// nobody named, the best first.
-var (
-	composeNames     = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
-	composeOverrides = []string{"compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"}
-	bakeNames        = []string{"docker-bake.json", "docker-bake.hcl", "docker-bake.override.json", "docker-bake.override.hcl"}
 )
 
 // kindOf tells from its name what a file that somebody named is. What is neither
@@ -129,14 +124,17 @@ func searchFolder(root string) ([]source, error) {
 		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
 			return nil // a link to a folder, or to nothing
 		}
-		if isDockerfile(name) {
+		if isDockerfile(name) || name == "dockerfile" && !hasOther(path, "Dockerfile") {
 			found = append(found, source{kind: dockerfileSource, files: []string{filepath.Clean(path)}})
-		} else if slices.Contains(slices.Concat(composeNames, composeOverrides, bakeNames), name) {
+		} else if slices.Contains(slices.Concat(composeNames, composeOverrides, bakeNames, []string{envName}), name) {
 			folder := filepath.Dir(path)
 			folders[folder] = append(folders[folder], name)
 		}
 		return nil
 	})
+	if folder := filepath.Clean(root); folder == "." && folders[folder] == nil {
+		folders[folder] = []string{} // the environment may name files in it
+	}
 	for folder, names := range folders {
 		found = append(found, projects(folder, names)...)
 	}
@@ -144,31 +142,11 @@ func searchFolder(root string) ([]source, error) {
 	return found, err
 }
 
-// projects puts the Compose and the Bake files of a folder together. Further
-// Compose files under other names are projects of their own: docker compose
-// passes them over, but somebody may name them.
-func projects(folder string, names []string) []source {
-	pick := func(from []string) []string {
-		var out []string
-		for _, name := range from {
-			if slices.Contains(names, name) {
-				out = append(out, filepath.Join(folder, name))
-			}
-		}
-		return out
-	}
-	var found []source
-	for i, file := range pick(composeNames) {
-		files := []string{file}
-		if overrides := pick(composeOverrides); i == 0 && len(overrides) > 0 {
-			files = append(files, overrides[0])
-		}
-		found = append(found, source{kind: composeSource, files: files})
-	}
-	if files := pick(bakeNames); len(files) > 0 {
-		found = append(found, source{kind: bakeSource, files: files})
-	}
-	return found
+// hasOther reports whether there is a file of that name beside another.
+func hasOther(path, name string) bool {
+	this, err := os.Stat(path)
+	other, err2 := os.Stat(filepath.Join(filepath.Dir(path), name))
+	return err2 == nil && (err != nil || !os.SameFile(this, other)) // letter case may not matter
 }
 
 func isDockerfile(name string) bool {
@@ -181,22 +159,55 @@ func isDockerfile(name string) bool {
 		strings.HasPrefix(name, "Dockerfile.") || strings.HasSuffix(name, ".Dockerfile")
 }
 
-// maxDockerfile bounds, in bytes, what is read of one file.
-const maxDockerfile = 64 << 20
+// What is read of one file is bounded, in bytes.
+const (
+	maxDockerfile = 64 << 20
+	maxBake       = 1 << 20
+)
 
-func readFile(file string, stdin io.Reader) ([]byte, error) {
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		in = f
+// readSource reads a Dockerfile. One that somebody named may be standard input, a
+// pipe or a device.
+func (p *program) readSource(s source) ([]byte, error) {
+	file := s.files[0]
+	switch {
+	case !s.named:
+		return readRegular(file, maxDockerfile)
+	case file == "-":
+		return readAll(p.stdin, maxDockerfile)
 	}
-	content, err := io.ReadAll(io.LimitReader(in, maxDockerfile+1))
-	if err == nil && len(content) > maxDockerfile {
-		err = fmt.Errorf("larger than %d MiB, this is not a Dockerfile", maxDockerfile>>20)
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read, so nothing can be lost
+	return readAll(f, maxDockerfile)
+}
+
+// readRegular reads a file that nobody named, which may be a link to anything:
+// what is no file, such as a device, may have no end.
+func readRegular(file string, limit int64) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f, limit)
+}
+
+func readAll(in io.Reader, limit int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(in, limit+1))
+	if err == nil && int64(len(content)) > limit {
+		err = fmt.Errorf("larger than %d MiB, this is not a Dockerfile", limit>>20)
+		if limit == maxBake {
+			err = fmt.Errorf("larger than %d MiB, this is not a Bake file", limit>>20)
+		}
 	}
 	return content, err
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -49,7 +50,7 @@ func (p *program) pinFiles(c *cli.Context) error {
 		}
 		return err
 	}
-	change := func(image dockerfile.Image) (string, error) { return withDigest(image, lock) }
+	change := func(image dockerfile.Image) (string, error) { return p.withDigest(image, lock) }
 	if c.Bool("undo") {
 		change = withoutDigest
 	}
@@ -63,7 +64,10 @@ func (p *program) pinFiles(c *cli.Context) error {
 }
 
 func (p *program) pinFile(c *cli.Context, file string, change func(dockerfile.Image) (string, error)) error {
-	content, err := readFile(file, p.stdin)
+	if kindOf(file) != dockerfileSource {
+		return fmt.Errorf("%s: by its name no Dockerfile, and pin changes nothing else; mirrorctl policy makes every build obey the lock", file)
+	}
+	content, err := p.readSource(source{files: []string{file}, named: true})
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, cause(err))
 	}
@@ -74,6 +78,10 @@ func (p *program) pinFile(c *cli.Context, file string, change func(dockerfile.Im
 	var all []dockerfile.Replacement
 	for _, image := range found.Images {
 		text, err := change(image)
+		if err != nil && image.Unreachable {
+			p.say("warning: %s:%d: %v, with --all-stages; the last stage does not need it, and it stays as it is", file, image.Line, err)
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("%s:%d: %w", file, image.Line, err)
 		}
@@ -84,6 +92,9 @@ func (p *program) pinFile(c *cli.Context, file string, change func(dockerfile.Im
 	out, left, err := dockerfile.Replace(content, all)
 	if err != nil {
 		return fileError(file, err)
+	}
+	if err := sameUses(found, out); err != nil {
+		return fmt.Errorf("%s: it would not be the same build with digests in it (%w); nothing is changed, write them by hand", file, err)
 	}
 	for _, r := range left {
 		p.say("warning: %s:%d: %s is put together from variables and stays as it is", file, r.Image.Line, r.Image.Reference)
@@ -102,14 +113,33 @@ func (p *program) pinFile(c *cli.Context, file string, change func(dockerfile.Im
 	return nil
 }
 
+// sameUses returns an error unless a changed file uses images where it did before.
+func sameUses(before *dockerfile.Result, changed []byte) error {
+	after, err := dockerfile.Find(changed, dockerfile.Options{AllStages: true})
+	if err != nil {
+		return err
+	}
+	same := func(a, b dockerfile.Image) bool {
+		return a.Line == b.Line && a.Stage == b.Stage && a.Kind == b.Kind && a.Unreachable == b.Unreachable && a.Name.Name() == b.Name.Name()
+	}
+	if !slices.EqualFunc(before.Images, after.Images, same) {
+		return errors.New("it would use other images")
+	}
+	return nil
+}
+
 // withDigest returns the reference of an image with the locked digest.
-func withDigest(image dockerfile.Image, lock lockfile.File) (string, error) {
+func (p *program) withDigest(image dockerfile.Image, lock lockfile.File) (string, error) {
 	if _, pinned := image.Name.(reference.Digested); pinned {
 		return image.Reference, nil
 	}
-	entry, ok := lock.Image(canonical(image.Name).String())
+	name, err := p.behind(canonical(image.Name))
+	if err != nil {
+		return "", err
+	}
+	entry, ok := lock.Image(name.String())
 	if !ok {
-		return "", fmt.Errorf("%s is not locked; run mirrorctl sync first", image.Name)
+		return "", fmt.Errorf("%s is not locked; run mirrorctl sync first", name)
 	}
 	text := image.Reference
 	if !strings.Contains(text[strings.LastIndex(text, "/")+1:], ":") {

@@ -13,6 +13,9 @@ type Build struct {
 	File string
 	Line int
 
+	// Context is the folder or the address that is the context of the build.
+	Context string
+
 	// Dockerfile is the path of the Dockerfile, unless Text or Remote is set.
 	Dockerfile string
 
@@ -24,6 +27,14 @@ type Build struct {
 	// Remote is the address of the context that has the Dockerfile, where that
 	// cannot be read without a network.
 	Remote string
+
+	// Unknown has the build arguments whose values are not known, and why; any
+	// value that is not empty stands for each in Options.
+	Unknown map[string]string
+
+	// Made are the full names of the images that the other builds of a project
+	// make. Where they are built there is no need to look these up.
+	Made []string
 
 	// Options say how it is built. They have no AllStages, and no Platforms if
 	// the file does not say any.

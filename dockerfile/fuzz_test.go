@@ -92,3 +92,52 @@ func checkError(t *testing.T, file []byte, err error) {
 		t.Errorf("line %d of %d: %v", e.Line, lines, e.Err)
 	}
 }
+
+// FuzzReplace holds that a file with digests in it uses the same images in the
+// same places, and that nothing else in it has changed.
+func FuzzReplace(f *testing.F) {
+	for _, text := range []string{
+		"ARG A=b\nFROM $A AS b\nFROM b\n", "FROM \\\n# a\n a AS a\nRUN --mount=from=b,target=/c <<E\nfrom=b\nE\n",
+		"# escape=`\nFROM a`\n AS b\nCOPY --from=c / /\n", "# syntax=a/b:1\r\nFROM 'a'\r\nONBUILD COPY --from=\"c\" / /\r\n",
+	} {
+		f.Add([]byte(text))
+	}
+	const digest = "@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	f.Fuzz(func(t *testing.T, file []byte) {
+		before, err := dockerfile.Find(file, dockerfile.Options{AllStages: true})
+		if err != nil || strings.Contains(string(file), "@") {
+			return
+		}
+		var all []dockerfile.Replacement
+		for _, img := range before.Images {
+			all = append(all, dockerfile.Replacement{Image: img, New: img.Reference + digest})
+		}
+		out, left, err := dockerfile.Replace(file, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(file) != strings.ReplaceAll(string(out), digest, "") {
+			t.Fatalf("something else has changed: %q", out)
+		}
+		after, err := dockerfile.Find(out, dockerfile.Options{AllStages: true})
+		if err != nil {
+			t.Fatalf("%v: %q", err, out)
+		}
+		if len(after.Images) != len(before.Images) {
+			t.Fatalf("%d images, and %d before: %q", len(after.Images), len(before.Images), out)
+		}
+		changed := 0
+		for i, img := range after.Images {
+			was := before.Images[i]
+			if img.Line != was.Line || img.Stage != was.Stage || img.Kind != was.Kind || img.Name.Name() != was.Name.Name() {
+				t.Fatalf("%+v, and before %+v: %q", img, was, out)
+			}
+			if img.Reference != was.Reference {
+				changed++
+			}
+		}
+		if changed != len(all)-len(left) {
+			t.Errorf("%d changed of %d, %d left: %q", changed, len(all), len(left), out)
+		}
+	})
+}

@@ -42,26 +42,33 @@ type File struct {
 // that others inherit from and that is in no group is taken for a template, and
 // so is one whose name begins with an underscore.
 //
-// Services of a Compose file, which buildx takes for targets too, are not
-// looked at.
-func Load(files []File, environ []string) ([]dockerfile.Build, error) {
+// services are the builds of Compose files that buildx would read before these
+// files, for targets to inherit from and to override; they are not in the result
+// by themselves.
+//
+// failed has one error for each target that cannot be made sense of, err says
+// that nothing can.
+func Load(files []File, services []dockerfile.Build, environ []string) (builds []dockerfile.Build, failed []error, err error) {
 	if len(files) == 0 {
-		return nil, errors.New("no Bake file")
+		return nil, nil, errors.New("no Bake file")
 	}
 	c, err := parse(files, environ)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	folder := filepath.Dir(files[0].Name)
-	var builds []dockerfile.Build
-	for _, t := range c.wanted() {
-		t, err := c.resolve(t, map[*target]*target{})
+	wanted := c.wanted()
+	c.addServices(services, folder)
+	for _, t := range wanted {
+		whole, err := c.resolve(t, map[*target]*target{})
 		if err != nil {
-			return nil, err
+			failed = append(failed, err)
+			continue
 		}
-		b, err := t.build(folder)
+		b, err := whole.build(folder)
 		if err != nil {
-			return nil, t.errorf("%w", err)
+			failed = append(failed, whole.errorf("%w", err))
+			continue
 		}
 		builds = append(builds, b)
 	}
@@ -69,7 +76,7 @@ func Load(files []File, environ []string) ([]dockerfile.Build, error) {
 	slices.SortStableFunc(builds, func(a, b dockerfile.Build) int {
 		return cmp.Or(cmp.Compare(order(a.File), order(b.File)), cmp.Compare(a.Line, b.Line))
 	})
-	return builds, nil
+	return builds, failed, nil
 }
 
 // parse evaluates the files.
@@ -81,6 +88,9 @@ func parse(files []File, environ []string) (c *config, err error) {
 	}
 	var parsed []*hcl.File
 	for _, f := range files {
+		if err := checkNesting(f); err != nil {
+			return nil, err
+		}
 		read := hclparse.NewParser().ParseHCL
 		if strings.HasSuffix(f.Name, ".json") {
 			read = hclparse.NewParser().ParseJSON
@@ -162,7 +172,7 @@ func (t *target) build(folder string) (dockerfile.Build, error) {
 		maps.DeleteFunc(contexts, func(_, v string) bool { return v == "" })
 		b.Options.Contexts = contexts
 	}
-	for _, word := range t.Platforms {
+	for _, word := range strings.FieldsFunc(strings.Join(t.Platforms, ","), func(r rune) bool { return r == ',' }) {
 		p, err := parsePlatform(word)
 		if err != nil {
 			return b, fmt.Errorf("%q is not a platform such as linux/arm64: %w", word, err)
@@ -197,7 +207,7 @@ func (t *target) build(folder string) (dockerfile.Build, error) {
 }
 
 func parsePlatform(word string) (v1.Platform, error) {
-	if word == "local" {
+	if strings.EqualFold(word, "local") {
 		return platforms.DefaultSpec(), nil
 	}
 	return platforms.Parse(word)

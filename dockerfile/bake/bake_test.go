@@ -1,6 +1,7 @@
 package bake_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -21,7 +22,8 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden parts of testdata/*.txtar")
 
 // TestLoad runs the archives in testdata. The part "want" is what Load returns
-// for the others, in their order, with the variables in the part "environ".
+// for the others, in their order, with the variables in the part "environ" and,
+// as JSON, the builds of Compose files in the part "services".
 func TestLoad(t *testing.T) {
 	paths, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(paths) == 0 {
@@ -35,6 +37,7 @@ func TestLoad(t *testing.T) {
 			}
 			var files []bake.File
 			var environ []string
+			var services []dockerfile.Build
 			want := -1
 			for i, f := range archive.Files {
 				switch f.Name {
@@ -42,11 +45,15 @@ func TestLoad(t *testing.T) {
 					environ = strings.Fields(string(f.Data))
 				case "want":
 					want = i
+				case "services":
+					if err := json.Unmarshal(f.Data, &services); err != nil {
+						t.Fatal(err)
+					}
 				default:
 					files = append(files, bake.File{Name: f.Name, Text: f.Data})
 				}
 			}
-			got := show(bake.Load(files, environ))
+			got := show(bake.Load(files, services, environ))
 			if *update {
 				if want < 0 {
 					want = len(archive.Files)
@@ -63,7 +70,7 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func show(builds []dockerfile.Build, err error) string {
+func show(builds []dockerfile.Build, failed []error, err error) string {
 	if err != nil {
 		return fmt.Sprintf("error: %v\n", err)
 	}
@@ -91,6 +98,9 @@ func show(builds []dockerfile.Build, err error) string {
 			fmt.Fprintf(&b, " for %s", platforms.Format(p))
 		}
 		fmt.Fprintln(&b)
+	}
+	for _, err := range failed {
+		fmt.Fprintf(&b, "failed: %v\n", err)
 	}
 	return b.String()
 }
@@ -121,7 +131,7 @@ func FuzzLoad(f *testing.F) {
 			file.Name = "docker-bake.json"
 		}
 		start := time.Now()
-		builds, err := bake.Load([]bake.File{file}, []string{"A=b"})
+		builds, _, err := bake.Load([]bake.File{file}, nil, []string{"A=b"})
 		if took := time.Since(start); took > time.Minute { // no measure of speed: machines may be busy
 			t.Errorf("took %v", took)
 		}

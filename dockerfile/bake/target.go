@@ -3,12 +3,16 @@ package bake
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/containerd/platforms"
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
+
+	"mirrorctl/dockerfile"
 )
 
 // config is what the files say.
@@ -200,6 +204,57 @@ func (c *config) target(name string) *target {
 	return c.Targets[i]
 }
 
+// addServices makes targets of the services of Compose files, for those in the
+// Bake files to inherit from; and what a service says goes before a target that
+// has its name. buildx allows no dot in a name.
+func (c *config) addServices(services []dockerfile.Build, folder string) {
+	for _, b := range services {
+		context, file := b.Context, b.Dockerfile
+		if rel, err := filepath.Rel(context, file); err == nil && b.Remote == "" && file != "" {
+			file = rel
+		}
+		if rel, err := filepath.Rel(folder, context); err == nil && b.Remote == "" {
+			context = rel
+		}
+		s := &target{
+			Name:     strings.ReplaceAll(b.Name, ".", "_"),
+			Context:  &context,
+			Contexts: map[string]string{},
+			Args:     map[string]*string{},
+		}
+		if file != "" {
+			s.Dockerfile = &file
+		}
+		if len(b.Text) > 0 {
+			text := string(b.Text)
+			s.DockerfileInline = &text
+		}
+		if b.Options.Target != "" {
+			s.Target = &b.Options.Target
+		}
+		for k, v := range b.Options.Contexts {
+			if name, ok := strings.CutPrefix(v, "service:"); ok {
+				v = "target:" + name
+			}
+			s.Contexts[k] = v
+		}
+		for k, v := range b.Options.BuildArgs {
+			if b.Unknown[k] == "" {
+				s.Args[k] = &v
+			}
+		}
+		for _, p := range b.Options.Platforms {
+			s.Platforms = append(s.Platforms, platforms.FormatAll(p))
+		}
+		if t := c.target(s.Name); t != nil {
+			s.Merge(t)
+			*t = *s
+		} else {
+			c.Targets = append(c.Targets, s)
+		}
+	}
+}
+
 // wanted returns the targets that a person can build; see Load.
 func (c *config) wanted() []*target {
 	template, listed := map[string]bool{}, map[string]bool{"default": true}
@@ -242,7 +297,7 @@ func (c *config) resolve(t *target, done map[*target]*target) (*target, error) {
 	for _, name := range t.Inherits {
 		base := c.target(name)
 		if base == nil {
-			return nil, t.errorf("it inherits from %q, which is no target in %s", name, c.names())
+			return nil, t.errorf("it inherits from %q, which is no target in %s, nor a service of a Compose file that is read with it", name, c.names())
 		}
 		resolved, seen := done[base]
 		if !seen {
@@ -253,9 +308,11 @@ func (c *config) resolve(t *target, done map[*target]*target) (*target, error) {
 		}
 		if resolved != nil {
 			whole.Merge(resolved)
+			whole.Inherits = nil // all of it is in whole, and each could double it
 		}
 	}
 	whole.Merge(t)
+	whole.Inherits = nil
 	done[t] = whole
 	return whole, nil
 }

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -77,11 +78,11 @@ func Load(ctx context.Context, files []string, environ []string) (*Project, erro
 	var all []workload
 	for _, name := range slices.Sorted(maps.Keys(model.Services)) {
 		s := model.Services[name]
-		all = append(all, workload{"services", name, s.ContainerSpec, s.Build, s.PreStart})
+		all = append(all, workload{"services", name, s.ContainerSpec, s.Build, s.PreStart, s.Provider != nil})
 	}
 	for _, name := range slices.Sorted(maps.Keys(model.Jobs)) {
 		j := model.Jobs[name]
-		all = append(all, workload{"jobs", name, j.ContainerSpec, j.Build, nil})
+		all = append(all, workload{"jobs", name, j.ContainerSpec, j.Build, nil, false})
 	}
 	built := map[string]bool{}
 	for _, w := range all {
@@ -91,6 +92,14 @@ func Load(ctx context.Context, files []string, environ []string) (*Project, erro
 	}
 	for _, w := range all {
 		l.add(p, w, built)
+	}
+	for i, b := range p.Builds {
+		own := fullName(model.Services[b.Name].Image)
+		for _, name := range slices.Sorted(maps.Keys(built)) {
+			if name != own {
+				p.Builds[i].Made = append(p.Builds[i].Made, name)
+			}
+		}
 	}
 	sortByPlace(p, files)
 	return p, nil
@@ -102,11 +111,15 @@ type workload struct {
 	spec          types.ContainerSpec
 	build         *types.BuildConfig
 	before        []types.PreStartHook
+	provided      bool // by a plugin, and not by an image
 }
 
 // add adds what a service or a job needs.
 func (l *loader) add(p *Project, w workload, built map[string]bool) {
 	wanted, err := parsePlatforms(w.spec.Platform)
+	if because := l.because(w.spec.Platform); because != nil {
+		err = because
+	}
 	if err != nil {
 		p.Failed = append(p.Failed, l.failure(w, "platform", err))
 		return
@@ -120,7 +133,11 @@ func (l *loader) add(p *Project, w workload, built map[string]bool) {
 		}
 	}
 	use := func(ref, key string) {
-		if ref == "" || built[fullName(ref)] {
+		if built[fullName(ref)] {
+			return
+		}
+		if ref == "" {
+			p.Failed = append(p.Failed, l.failure(w, key, l.empty(w, key)))
 			return
 		}
 		img := Image{Reference: ref, Service: w.name, Platforms: wanted}
@@ -138,11 +155,11 @@ func (l *loader) add(p *Project, w workload, built map[string]bool) {
 		img.Name = reference.TagNameOnly(named)
 		p.Images = append(p.Images, img)
 	}
-	if w.build == nil {
+	if w.build == nil && (w.spec.Image != "" || l.needsImage(w)) {
 		use(w.spec.Image, "image")
 	}
 	for _, hook := range w.before {
-		if hook.Image != w.spec.Image { // which it has if it says none
+		if hook.Image != "" && hook.Image != w.spec.Image { // which it has if it says none
 			use(hook.Image, "pre_start")
 		}
 	}
@@ -153,12 +170,52 @@ func (l *loader) add(p *Project, w workload, built map[string]bool) {
 	}
 }
 
+// needsImage reports whether a service with neither image nor build must have
+// an image: an empty one is written down, or nothing shows that none is. A file
+// that overrides others has services without.
+func (l *loader) needsImage(w workload) bool {
+	if w.provided {
+		return false
+	}
+	known := false
+	for _, f := range slices.Backward(l.files) {
+		e, ok := f.workloads[w.section][w.name]
+		known = known || ok
+		if k, value := find(e.value, "image"); k != nil {
+			return value.Tag != "!reset"
+		}
+		if k, _ := find(e.value, "extends"); k != nil {
+			return true
+		}
+	}
+	return !known // it is in a file that one of these includes
+}
+
+// empty says what is empty, and what to do about it.
+func (l *loader) empty(w workload, key string) error {
+	what := "it"
+	for _, f := range slices.Backward(l.files) {
+		if k, value := find(f.workloads[w.section][w.name].value, key); k != nil {
+			if strings.Contains(value.Value, "$") {
+				what = value.Value
+			}
+			break
+		}
+	}
+	return fmt.Errorf("%s is empty; if that is for a variable, set it in the environment or in %s", what, filepath.Join(l.folder, ".env"))
+}
+
+// notFolder is what contexts begin with that are neither a folder nor fetched.
+var notFolder = regexp.MustCompile(`^[a-z][a-z-]*://`)
+
 // build describes how a service is built.
 func (l *loader) build(w workload, wanted []v1.Platform) (dockerfile.Build, error) {
 	c := w.build
 	b := dockerfile.Build{Name: w.name}
 	b.File, b.Line = l.place(w.section, w.name, "build")
-	for _, text := range append([]string{c.Context, c.Dockerfile, c.Target}, c.Platforms...) {
+	decide := append([]string{c.Context, c.Dockerfile, c.DockerfileInline, c.Target}, c.Platforms...)
+	decide = slices.AppendSeq(decide, maps.Values(c.AdditionalContexts))
+	for _, text := range decide {
 		if because := l.because(text); because != nil {
 			return b, because
 		}
@@ -175,7 +232,10 @@ func (l *loader) build(w workload, wanted []v1.Platform) (dockerfile.Build, erro
 			continue
 		}
 		if because := l.because(*v); because != nil {
-			return b, fmt.Errorf("args: %w", because)
+			if b.Unknown == nil {
+				b.Unknown = map[string]string{}
+			}
+			b.Unknown[k] = because.Error()
 		}
 		opts.BuildArgs[k] = *v
 	}
@@ -191,6 +251,14 @@ func (l *loader) build(w workload, wanted []v1.Platform) (dockerfile.Build, erro
 	b.Options = opts
 
 	context := cmp.Or(c.Context, ".")
+	switch {
+	case dockerfile.IsRemoteContext(context):
+		b.Context = context
+	case notFolder.MatchString(context):
+		return b, fmt.Errorf("the context %s is neither a folder nor a repository; an image goes into additional_contexts", context)
+	default:
+		b.Context = l.resolve(context)
+	}
 	if c.DockerfileInline != "" {
 		b.Text = []byte(c.DockerfileInline)
 		b.TextLine = l.textLine(w, c.DockerfileInline)
@@ -202,7 +270,7 @@ func (l *loader) build(w workload, wanted []v1.Platform) (dockerfile.Build, erro
 	}
 	b.Dockerfile = cmp.Or(c.Dockerfile, "Dockerfile")
 	if !filepath.IsAbs(b.Dockerfile) {
-		b.Dockerfile = filepath.Join(l.resolve(context), b.Dockerfile)
+		b.Dockerfile = filepath.Join(b.Context, b.Dockerfile)
 	}
 	return b, nil
 }

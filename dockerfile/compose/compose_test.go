@@ -99,10 +99,18 @@ func show(p *compose.Project, err error) string {
 			fmt.Fprintf(&b, ", target %s", build.Options.Target)
 		}
 		for _, k := range slices.Sorted(maps.Keys(build.Options.BuildArgs)) {
-			fmt.Fprintf(&b, ", %s=%s", k, build.Options.BuildArgs[k])
+			if build.Unknown[k] == "" { // what stands for one is any value
+				fmt.Fprintf(&b, ", %s=%s", k, build.Options.BuildArgs[k])
+			}
 		}
 		for _, k := range slices.Sorted(maps.Keys(build.Options.Contexts)) {
 			fmt.Fprintf(&b, ", context %s=%s", k, build.Options.Contexts[k])
+		}
+		for _, k := range slices.Sorted(maps.Keys(build.Unknown)) {
+			fmt.Fprintf(&b, ", %s unknown: %s", k, build.Unknown[k])
+		}
+		if len(build.Made) > 0 {
+			fmt.Fprintf(&b, ", with %s", strings.Join(build.Made, " "))
 		}
 		fmt.Fprintf(&b, "%s\n", showPlatforms(build.Options.Platforms))
 	}

@@ -1,11 +1,13 @@
 package compose
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,7 +23,7 @@ import (
 )
 
 // maxFile bounds, in bytes, what is read of one file.
-const maxFile = 16 << 20
+const maxFile = 4 << 20
 
 // absent is what the first required variable that is not set is replaced with,
 // and the numbers below it the next ones. A file needs many variables to run and
@@ -46,6 +48,8 @@ type file struct {
 	name string
 	text []byte
 	root *node
+
+	workloads map[string]map[string]entry // what is in services and in jobs
 }
 
 func newLoader(names, environ []string) (*loader, error) {
@@ -65,13 +69,20 @@ func newLoader(names, environ []string) (*loader, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		l.files = append(l.files, file{name, text, root})
+		l.files = append(l.files, file{name, text, root, map[string]map[string]entry{"services": entries(root, "services"), "jobs": entries(root, "jobs")}})
 	}
 	beside := filepath.Join(l.folder, ".env")
 	if info, err := os.Stat(beside); err != nil || info.IsDir() {
 		return l, nil
 	}
-	more, err := dotenv.GetEnvFromFile(l.env, []string{beside})
+	text, err := read(beside)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", beside, err)
+	}
+	more, err := dotenv.ParseWithLookup(bytes.NewReader(text), func(key string) (string, bool) {
+		value, ok := l.env[key]
+		return value, ok
+	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", beside, err)
 	}
@@ -79,8 +90,16 @@ func newLoader(names, environ []string) (*loader, error) {
 	return l, nil
 }
 
+// read reads a file. What is none, such as a device, may have no end.
 func read(name string) ([]byte, error) {
-	f, err := os.Open(name)
+	var f *os.File
+	info, err := os.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("not a regular file")
+	}
+	if err == nil {
+		f, err = os.Open(name)
+	}
 	if err != nil {
 		var inPath *fs.PathError
 		if errors.As(err, &inPath) {
@@ -91,7 +110,7 @@ func read(name string) ([]byte, error) {
 	defer f.Close() // only read, so nothing can be lost
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(text) > maxFile {
-		err = fmt.Errorf("larger than %d MiB, this is no Compose file", maxFile>>20)
+		err = fmt.Errorf("larger than %d MiB", maxFile>>20)
 	}
 	return text, err
 }
@@ -102,7 +121,7 @@ func (l *loader) load(ctx context.Context) (model *types.Project, err error) {
 	// that is null makes it panic.
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: not a valid Compose file: something in it is empty or of another type than it must be (docker compose config says what)", l.files[0].name)
+			err = l.invalid()
 		}
 	}()
 	if !l.hasServices() {
@@ -137,9 +156,43 @@ func (l *loader) load(ctx context.Context) (model *types.Project, err error) {
 	})
 	if err != nil {
 		message := strings.ReplaceAll(err.Error(), folder+string(filepath.Separator), "")
-		return nil, fmt.Errorf("%s: %s", l.files[0].name, strings.Join(strings.Fields(message), " "))
+		message = strings.Join(strings.Fields(message), " ")
+		if !strings.Contains(message, "include") {
+			message += l.orIncluded()
+		}
+		return nil, fmt.Errorf("%s: %s", l.files[0].name, message)
 	}
 	return model, nil
+}
+
+// invalid says what made the library panic, as far as that can be told.
+func (l *loader) invalid() error {
+	for _, f := range l.files {
+		for _, section := range []string{"services", "jobs"} {
+			all := f.workloads[section]
+			for _, name := range slices.Sorted(maps.Keys(all)) {
+				if e := all[name]; e.value.Tag == "!!null" {
+					return fmt.Errorf("%s:%d: %s %s is empty", f.name, e.key.Line, strings.TrimSuffix(section, "s"), name)
+				}
+			}
+		}
+	}
+	return fmt.Errorf("%s: not a valid Compose file: something in it is empty or of another type than it must be (docker compose config says what)%s", l.files[0].name, l.orIncluded())
+}
+
+// orIncluded says that a mistake may be in another file: the library does not.
+func (l *loader) orIncluded() string {
+	for _, f := range l.files {
+		if _, include := find(f.root, "include"); include != nil {
+			return " (in this file, or in one that it includes or extends)"
+		}
+		for _, e := range f.workloads["services"] {
+			if _, other := find(e.value, "extends", "file"); other != nil {
+				return " (in this file, or in one that it includes or extends)"
+			}
+		}
+	}
+	return ""
 }
 
 // substitute puts variables into a value, and remembers what was not set.

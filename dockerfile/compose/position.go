@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
@@ -24,25 +25,32 @@ func parse(text []byte) (*node, error) {
 	case err != nil:
 		return nil, fmt.Errorf("not YAML: %s", strings.ReplaceAll(strings.TrimPrefix(err.Error(), "yaml: "), "\n", " "))
 	}
-	if err := checkAliases(&root, map[*node]bool{}); err != nil {
+	if err := check(&root, map[*node]bool{}); err != nil {
 		return nil, err
 	}
 	return &root, nil
 }
 
-// checkAliases refuses what contains itself. The library would go round in it
-// for long.
-func checkAliases(n *node, around map[*node]bool) error {
+// maxNesting bounds how deeply a file may be nested. The library takes a time
+// that grows with the square of it, and more.
+const maxNesting = 100
+
+// check refuses what is nested too deeply, and what contains itself: the library
+// would go round in it for long. around is what a node is in.
+func check(n *node, around map[*node]bool) error {
 	if n.Kind == yaml.AliasNode {
 		if around[n.Alias] {
 			return fmt.Errorf("line %d: *%s is within what it stands for", n.Line, n.Value)
 		}
 		return nil
 	}
+	if len(around) > maxNesting {
+		return fmt.Errorf("line %d: more than %d lists and mappings within each other", n.Line, maxNesting)
+	}
 	around[n] = true
 	defer delete(around, n)
 	for _, child := range n.Content {
-		if err := checkAliases(child, around); err != nil {
+		if err := check(child, around); err != nil {
 			return err
 		}
 	}
@@ -64,21 +72,74 @@ func (l *loader) hasServices() bool {
 // place returns the file and the line of a key, or of the innermost of those
 // around it that is written down. The last file that has it decides, as it does
 // when they are merged.
-func (l *loader) place(path ...string) (name string, line int) {
-	for n := len(path); n > 1; n-- {
-		for i := len(l.files) - 1; i >= 0; i-- {
-			if key, _ := find(l.files[i].root, path[:n]...); key != nil {
-				return l.files[i].name, key.Line
-			}
+func (l *loader) place(section, name, key string) (file string, line int) {
+	for _, f := range slices.Backward(l.files) {
+		if k, _ := find(f.workloads[section][name].value, key); k != nil {
+			return f.name, k.Line
+		}
+	}
+	for _, f := range slices.Backward(l.files) {
+		if e, ok := f.workloads[section][name]; ok {
+			return f.name, e.key.Line
 		}
 	}
 	return l.files[0].name, 0
 }
 
+// An entry is a key of a mapping and its value.
+type entry struct{ key, value *node }
+
+// entries returns what is in the mapping under a key of a file. Of a key that is
+// there more than once, by merging, it is the one that find finds.
+func entries(root *node, key string) map[string]entry {
+	all := map[string]entry{}
+	_, mapping := find(root, key)
+	steps := 10000
+	addEntries(all, mapping, &steps)
+	return all
+}
+
+func addEntries(all map[string]entry, n *node, steps *int) {
+	if *steps--; *steps < 0 || n == nil {
+		return
+	}
+	if n.Kind == yaml.AliasNode {
+		addEntries(all, n.Alias, steps)
+		return
+	}
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k := n.Content[i]
+		if _, ok := all[k.Value]; !ok && k.Value != "<<" {
+			all[k.Value] = entry{k, n.Content[i+1]}
+		}
+	}
+	for _, m := range mergedInto(n) {
+		addEntries(all, m, steps)
+	}
+}
+
+// mergedInto returns what the merge keys of a mapping name.
+func mergedInto(n *node) []*node {
+	var merged []*node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		switch k, v := n.Content[i], n.Content[i+1]; {
+		case k.Value != "<<":
+		case v.Kind == yaml.SequenceNode:
+			merged = append(merged, v.Content...)
+		default:
+			merged = append(merged, v)
+		}
+	}
+	return merged
+}
+
 // textLine returns the line at which a Dockerfile in a file begins, or 0.
 func (l *loader) textLine(w workload, text string) int {
 	for i := len(l.files) - 1; i >= 0; i-- {
-		_, value := find(l.files[i].root, w.section, w.name, "build", "dockerfile_inline")
+		_, value := find(l.files[i].workloads[w.section][w.name].value, "build", "dockerfile_inline")
 		if value == nil {
 			continue
 		}
@@ -115,7 +176,6 @@ func search(n *node, path []string, steps *int) (key, value *node) {
 	default:
 		return nil, nil
 	}
-	var merged []*node
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		switch {
@@ -123,13 +183,9 @@ func search(n *node, path []string, steps *int) (key, value *node) {
 			return k, v
 		case k.Value == path[0]:
 			return search(v, path[1:], steps)
-		case k.Value == "<<" && v.Kind == yaml.SequenceNode:
-			merged = append(merged, v.Content...)
-		case k.Value == "<<":
-			merged = append(merged, v)
 		}
 	}
-	for _, m := range merged {
+	for _, m := range mergedInto(n) {
 		if k, v := search(m, path, steps); k != nil {
 			return k, v
 		}
