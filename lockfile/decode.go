@@ -58,7 +58,7 @@ func decodeImages(root *stricttoml.Table) File {
 	for _, t := range root.Tables("image") {
 		image := decodeImage(t)
 		if seen[image.Name] && image.Name != "" {
-			t.Errorf(stricttoml.Key{"name"}, "image %s is there twice", image.Name)
+			t.Errorf(stricttoml.Key{"name"}, "image %s is there twice, as a merge may leave it: remove one entry and run mirrorctl sync", image.Name)
 		}
 		seen[image.Name] = true
 		f.Images = append(f.Images, image)

@@ -116,7 +116,7 @@ func TestDecodeErrors(t *testing.T) {
 		"unknown key":     {"version = 1\nversoin = 2\n", "mirror.lock:2:1: unknown key versoin (did you mean version?)"},
 		"key in image":    {"version = 1\n" + entry(name, dig, mt, size, "  used = 1"), "mirror.lock:7:3: unknown key image.used"},
 		"case of a key":   {"version = 1\n" + entry("Name = \"x\"", name, dig, mt, size), "mirror.lock:3:1: unknown key image.Name (did you mean name?)"},
-		"duplicate":       {"version = 1\n" + good + good, "mirror.lock:8:1: image docker.io/library/a:1 is there twice"},
+		"duplicate":       {"version = 1\n" + good + good, "mirror.lock:8:1: image docker.io/library/a:1 is there twice, as a merge may leave it: remove one entry and run mirrorctl sync"},
 		"missing":         {"version = 1\n" + good + entry(`name = "docker.io/library/b:1"`, dig, size), "mirror.lock:7:3: missing key image.media_type"},
 		"short name":      {"version = 1\n" + entry(`name = "a:1"`, dig, mt, size), `mirror.lock:3:1: name "a:1" is not fully qualified: write docker.io/library/a:1`},
 		"no tag":          {"version = 1\n" + entry(`name = "docker.io/library/a"`, dig, mt, size), `mirror.lock:3:1: name "docker.io/library/a" has neither tag nor digest`},

@@ -94,7 +94,7 @@ func (p pair) problems(merged File, disputed []string) (found []string) {
 func TestGitMergeRandom(t *testing.T) {
 	dir := gitRepository(t)
 	path := filepath.Join(dir, DefaultName)
-	const pairs = 50
+	const pairs = 30
 	r := rand.New(rand.NewPCG(1, 2))
 	var stream strings.Builder
 	var all []pair
