@@ -55,7 +55,7 @@ func TestCancel(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
-	if took := time.Since(cancelled); took > time.Second {
+	if took := time.Since(cancelled); took > 20*time.Second { // which is not the end of the transfer
 		t.Errorf("took %v", took)
 	}
 	info, err := os.Stat(filepath.Join(st.Dir(), "ingest", "sha256-"+layer.Digest.Encoded()))

@@ -214,7 +214,7 @@ func TestBadParts(t *testing.T) {
 			began := time.Now()
 			_, err := fetchTag(t, newClient(t, newStore(t), f), tt.tag)
 			wantError(t, err, tt.cause, tt.mentions)
-			if took := time.Since(began); took > 5*time.Second {
+			if took := time.Since(began); took > time.Minute {
 				t.Errorf("took %v", took)
 			}
 		})

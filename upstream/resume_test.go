@@ -233,7 +233,7 @@ func TestWrongContent(t *testing.T) {
 					t.Errorf("asked %d times, want %d", got, tt.requests)
 				}
 			}
-			if took := time.Since(began); took > 5*time.Second {
+			if took := time.Since(began); took > time.Minute {
 				t.Errorf("took %v", took)
 			}
 			if has, err := st.Has(t.Context(), layer.Digest); err != nil || has {
