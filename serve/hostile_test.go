@@ -25,8 +25,7 @@ import (
 // that no image can have.
 type suspicious struct {
 	*memory
-	t  *testing.T
-	mu sync.Mutex
+	t *testing.T
 }
 
 func (c *suspicious) check(repo store.Repository, reference string) {

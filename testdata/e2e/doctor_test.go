@@ -132,7 +132,7 @@ func TestDoctor(t *testing.T) {
 		// Without the login that the mirror wants, and with it.
 		check(t, os.Remove(conf))
 		guarded.write(t, "podman", "--no-fallback")
-		tells(t, guarded.doctor(t, env, exitFailure, "podman"), "unauthorized", "podman login --username "+hubUser)
+		tells(t, guarded.doctor(t, env, exitFailure, "podman"), "has no login that the mirror takes", "podman login --username "+hubUser)
 		setup := &setup{project: project, front: guarded.front}
 		setup.sh(t, dir, env, "podman login --username "+hubUser+" --password-stdin "+guarded.address)
 		tells(t, guarded.doctor(t, env, exitDone, "podman", "buildah", "skopeo"), "ok      podman", "ok      buildah", "ok      skopeo")
