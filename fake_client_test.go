@@ -13,12 +13,15 @@ import (
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// fakeClient plays docker, or k3s, for scripts in which no daemon can run. It
+// fakeClient plays docker, k3s, or kind with two nodes, for scripts in which no
+// daemon can run. It
 // pulls from $FAKE_MIRROR, with $FAKE_PREFIX before names, and without that fails
 // as docker does. $FAKE_HANG makes it hang, $FAKE_OTHER pull something else.
 func fakeClient() {
 	args := strings.Join(os.Args[1:], " ")
-	args = strings.TrimPrefix(args, "crictl ")
+	if _, crictl, ok := strings.Cut(args, "crictl "); ok { // of k3s, or in a node of kind
+		args = crictl
+	}
 	pulled := filepath.Join(os.Getenv("HOME"), "pulled")
 	name := os.Args[len(os.Args)-1]
 	fail := func(err error) {
@@ -30,6 +33,8 @@ func fakeClient() {
 	switch {
 	case args == "version":
 		fmt.Println("fake")
+	case args == "get nodes":
+		fmt.Println("kind-control-plane\nkind-worker")
 	case strings.HasPrefix(args, "pull "):
 		if os.Getenv("FAKE_HANG") != "" {
 			time.Sleep(time.Minute)

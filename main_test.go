@@ -25,7 +25,7 @@ import (
 var update = flag.Bool("update", false, "write what commands print into the scripts that compare it")
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"mirrorctl": main, "exits": exits, "docker": fakeClient, "k3s": fakeClient})
+	testscript.Main(m, map[string]func(){"mirrorctl": main, "exits": exits, "docker": fakeClient, "k3s": fakeClient, "kind": fakeClient})
 }
 
 func TestScripts(t *testing.T) {

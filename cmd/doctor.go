@@ -53,7 +53,7 @@ type diagnosis struct {
 	OK       bool                   `json:"ok"`
 	Skipped  bool                   `json:"skipped,omitempty"` // nobody asked for this client, and it does not run here
 	Cause    string                 `json:"cause"`             // what was seen
-	Hint     string                 `json:"hint,omitempty"`    // what to do
+	Hint     string                 `json:"hint,omitempty"`    // what to do, a step a line
 	Requests []serve.WatchedRequest `json:"requests"`          // that the mirror saw
 }
 
@@ -77,7 +77,7 @@ func (d diagnosis) print(w io.Writer) error {
 		}
 	}
 	if d.Hint != "" {
-		_, e := fmt.Fprintf(w, "        %s\n", d.Hint)
+		_, e := fmt.Fprintf(w, "        %s\n", strings.ReplaceAll(d.Hint, "\n", "\n        "))
 		err = cmp.Or(err, e)
 	}
 	return err

@@ -24,7 +24,12 @@ func (d *doctor) judge(name string, probe serve.Probe, proof string, err error, 
 	case err == nil && genuine:
 		return diagnosis{
 			Cause: "pulled the probe, but not from " + d.mirrorURL() + ": another mirrorctl answered",
-			Hint:  d.writeHint(name, probe.Registry) + ", or examine that other mirror with --mirror; where several stand behind one address, examine each",
+			Hint:  d.writeHint(name, probe.Registry) + "\nor examine that other mirror with --mirror; where several stand behind one address, examine each",
+		}
+	case err == nil && strings.Contains(proof, "/mirrorctl/doctor-"+probe.Token):
+		return diagnosis{
+			Cause: "used the mirror, which took its request for " + probe.Name() + " for one of another registry",
+			Hint:  "see the prefix, alias or host name in the client's configuration, and default_registry of the mirror's",
 		}
 	case err == nil:
 		return diagnosis{Cause: fmt.Sprintf("pulled something else under the name %s", probe.Name()), Hint: "no registry can have this name: see what answers between the client and the mirror"}
@@ -64,6 +69,10 @@ var refusals = []struct {
 		},
 	},
 	{
+		regexp.MustCompile(`(?i)unauthorized|authentication required|no basic auth`), "has no login that the mirror takes",
+		func(d *doctor, name, registry string) string { return d.notes(name, registry) },
+	},
+	{
 		regexp.MustCompile(`server gave HTTP response to HTTPS client|first record does not look like a TLS handshake|wrong version number`), "speaks TLS to a mirror that speaks plain HTTP",
 		func(d *doctor, name, registry string) string { return d.writeHint(name, registry) },
 	},
@@ -93,7 +102,7 @@ func (d *doctor) cause(name string, probe serve.Probe, err error, seen []serve.W
 	case !checked:
 		return fmt.Sprintf("%s: it says: %s", cause, said), d.writeHint(name, probe.Registry)
 	case d.mirror.Username != "":
-		return fmt.Sprintf("%s: it says: %s", cause, said), "does it have the mirror's login? " + d.notes(name, probe.Registry)
+		return fmt.Sprintf("%s: it says: %s", cause, said), "does it have the mirror's login?\n" + d.notes(name, probe.Registry)
 	}
 	return fmt.Sprintf("%s: it says: %s", cause, said), d.notes(name, probe.Registry)
 }
@@ -107,7 +116,7 @@ func (d *doctor) unfinished(name string, probe serve.Probe, seen []serve.Watched
 		return "nobody asked the mirror for " + probe.Name(), d.writeHint(name, probe.Registry)
 	}
 	if !slices.ContainsFunc(seen, answered) {
-		return "asked the mirror under a wrong name", "the registry in the path is wrong or not known to the mirror: see the prefix or alias in the client's configuration, and [serve] aliases and default_registry of the mirror's; " + d.writeHint(name, probe.Registry)
+		return "asked the mirror under a wrong name", "the registry in the path is wrong or not known to the mirror: see the prefix or alias in the client's configuration, and [serve] aliases and default_registry of the mirror's\n" + d.writeHint(name, probe.Registry)
 	}
 	return "asked the mirror, but did not finish the pull", "it reached the mirror, so its configuration is right; see its own log"
 }
@@ -133,7 +142,7 @@ func (d *doctor) writeHint(name, registry string) string {
 	if m.Username != "" && slices.ContainsFunc(config.Files, func(f client.File) bool { return f.Secret }) {
 		command += " --password-file FILE"
 	}
-	return "run " + command + " --write; " + d.notes(name, registry)
+	return "run " + command + " --write\n" + d.notes(name, registry)
 }
 
 // notes is what takes over a client's files.
@@ -159,7 +168,7 @@ func (d *doctor) notes(name, registry string) string {
 	if len(all) == 0 {
 		return "can it reach " + d.mirrorURL() + "?"
 	}
-	return strings.Join(all, " ")
+	return strings.Join(all, "\n")
 }
 
 // missing says which files of a client on this machine do not name the mirror,
@@ -171,6 +180,19 @@ func (d *doctor) missing(name, registry string) (all []string, checked bool) {
 	if err != nil {
 		return []string{err.Error()}, true
 	}
+	all, checked = lacking(m, config)
+	// Nobody else may be asked here.
+	m.NoFallback = true
+	if strict, err := client.Build(name, m); err == nil && len(all) > 0 {
+		if without, _ := lacking(m, strict); len(without) == 0 {
+			return nil, checked
+		}
+	}
+	return all, checked
+}
+
+// lacking says which files of a configuration are not as they should be.
+func lacking(m client.Mirror, config client.Config) (all []string, checked bool) {
 	for _, f := range config.Files {
 		if f.Snippet() {
 			continue

@@ -85,6 +85,7 @@ func TestCause(t *testing.T) {
 			"does not trust", "run mirrorctl client podman --mirror https://mirror.lan:5000 --registry docker.io --ca FILE --username ci --write"},
 		{guarded, "containerd", "x", nil, "did not ask the mirror", "--username ci --password-file FILE --write"},
 		{plain, "crane", `Get "https://mirror.lan:5000/v2/": http: server gave HTTP response to HTTPS client`, nil, "speaks TLS to a mirror that speaks plain HTTP", "mirrorctl client crane"},
+		{guarded, "podman", "pinging mirror.lan:5000: unauthorized: authentication required", nil, "has no login that the mirror takes: ", "podman login --username ci mirror.lan:5000"},
 		{m, "crane", "mirror.lan:5000: Client sent an HTTP request to an HTTPS server", nil, "speaks plain HTTP to a mirror that speaks TLS", "mirrorctl client crane"},
 		// The trouble of another host is not the mirror's.
 		{plain, "crane", `Get "https://ghcr.io/v2/": x509: certificate signed by unknown authority`, nil, "did not ask the mirror", "run mirrorctl client crane"},
@@ -96,6 +97,47 @@ func TestCause(t *testing.T) {
 		cause, hint := d.cause(test.name, probe, errors.New(test.said), test.seen)
 		if !strings.Contains(cause, test.cause) || !strings.Contains(hint, test.hint) {
 			t.Errorf("%s: %s\ngot  %s\n     %s\nwant %s\n     %s", test.name, test.said, cause, hint, test.cause, test.hint)
+		}
+	}
+}
+
+// TestJudge looks at pulls that came to an end.
+func TestJudge(t *testing.T) {
+	d := &doctor{mirror: client.Mirror{Address: "mirror.lan:5000"}}
+	probe := serve.NewProbe("docker.io")
+	seen := []serve.WatchedRequest{{Method: "GET", Path: "/v2/x", Status: 200, Agent: "x/1%20y"}}
+	for _, test := range []struct {
+		proof string
+		seen  []serve.WatchedRequest
+		ok    bool
+		cause string
+	}{
+		{probe.Content() + "\n", seen, true, "uses the mirror: it saw 1 request of x/1"},
+		{"@" + probe.Index().String(), seen, true, "uses the mirror"},
+		{probe.Content(), nil, false, "another mirrorctl answered"},
+		{"", seen, false, "pulled something else"},
+		{"quay.io/mirrorctl/doctor-" + probe.Token, seen, false, "for one of another registry"},
+		{serve.Probe{Registry: "ghcr.io", Token: probe.Token}.Index().String(), seen, false, "pulled something else"},
+	} {
+		got := d.judge("docker", probe, test.proof, nil, test.seen)
+		if got.OK != test.ok || !strings.Contains(got.Cause, test.cause) || !got.OK && got.Hint == "" {
+			t.Errorf("%q: got %+v, want %s", test.proof, got, test.cause)
+		}
+	}
+}
+
+func TestHasLines(t *testing.T) {
+	for _, test := range []struct {
+		text, lines string
+		want        bool
+	}{
+		{"a\nb\nc\n", "c\n\na\n", true},
+		{"a\nb", "  b\n", true},
+		{"a\n", "b\n", false},
+		{"", "", true},
+	} {
+		if got := hasLines(test.text, test.lines); got != test.want {
+			t.Errorf("%q in %q: %v", test.lines, test.text, got)
 		}
 	}
 }

@@ -2,10 +2,12 @@ package serve
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -159,6 +161,9 @@ func hitOrMiss(hit bool) []string {
 // serveContent is [http.ServeContent], which knows ranges and conditions, with
 // the registry's error body in place of its plain text.
 func (h *Handler) serveContent(w http.ResponseWriter, r *http.Request, content io.ReadSeeker) {
+	if !strings.HasPrefix(r.Header.Get("Range"), "bytes=") {
+		r.Header.Del("Range") // RFC 9110, 14.2: another unit is no request for a part
+	}
 	out := &contentWriter{ResponseWriter: w, request: r}
 	http.ServeContent(out, r, "", time.Time{}, content)
 	if out.err != nil && !clientLeft(r, out.err) {
@@ -188,6 +193,17 @@ func (w *contentWriter) WriteHeader(status int) {
 		w.replaced = true
 		w.err = errors.New("content cannot seek")
 		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeUnknown, message: "internal error: see the log of the mirror"})
+	case http.StatusPartialContent:
+		// ServeContent takes bytes=-0 for a part, of which it says
+		// "bytes 20-19/20"; it is not satisfiable (RFC 9110, 14.1.2).
+		var first, last, size int64
+		n, _ := fmt.Sscanf(w.Header().Get("Content-Range"), "bytes %d-%d/%d", &first, &last, &size)
+		if n == 3 && last < first {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
+			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+			return
+		}
+		w.ResponseWriter.WriteHeader(status)
 	default:
 		w.ResponseWriter.WriteHeader(status)
 	}

@@ -151,7 +151,9 @@ func TestRange(t *testing.T) {
 		{"bytes=999-", 416, codeRangeInvalid, "bytes */20"},
 		{"bytes=9-5", 416, codeRangeInvalid, ""},
 		{"bytes=x", 416, codeRangeInvalid, ""},
-		{"lines=1-2", 416, codeRangeInvalid, ""},
+		{"bytes=-0", 416, codeRangeInvalid, "bytes */20"},
+		{"bytes=-00", 416, codeRangeInvalid, "bytes */20"},
+		{"lines=1-2", 200, testBlob, ""},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			r, err := http.NewRequest(method, server.URL+"/v2/a/blobs/"+layer.String(), nil)

@@ -32,6 +32,8 @@ type Server struct {
 	// Log gets what goes wrong below HTTP, such as failed TLS handshakes. Nil
 	// drops it.
 	Log *slog.Logger
+
+	headerTimeout time.Duration // 0 is readHeaderTimeout; for tests
 }
 
 // Stopped tells how a server ended.
@@ -72,6 +74,9 @@ func (s *Server) Run(ctx context.Context, ln net.Listener) (Stopped, error) {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	if s.headerTimeout > 0 {
+		server.ReadHeaderTimeout = s.headerTimeout
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // slowBlob is a blob whose last byte comes when gate is closed.
@@ -193,54 +191,5 @@ func TestRunListenerFails(t *testing.T) {
 	_, err = (&Server{Handler: http.NotFoundHandler()}).Run(t.Context(), ln)
 	if !errors.Is(err, net.ErrClosed) || !strings.Contains(err.Error(), ln.Addr().String()) {
 		t.Errorf("got %v", err)
-	}
-}
-
-// TestHostileRequests sends what net/http's client would not, to a running
-// server: the answer is a status, and the server goes on.
-func TestHostileRequests(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	content, _, _ := testContent()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if _, err := (&Server{Handler: newHandler(t, content, Options{})}).Run(ctx, ln); err != nil {
-			t.Error(err)
-		}
-	}()
-	defer func() { stop(); <-done }()
-	absent := digest.FromString("absent").String()
-	for _, test := range []struct{ request, want string }{
-		{"GET http://evil.example/v2/debian/manifests/bookworm HTTP/1.1\r\nHost: x", "200"}, // the path counts, not the host
-		{"GET //ghcr.io/v2/ HTTP/1.1\r\nHost: x", "404"},
-		{"GET /v2/%00/manifests/1 HTTP/1.1\r\nHost: x", "400"},
-		{"GET /v2/a/../../etc/passwd HTTP/1.1\r\nHost: x", "404"},
-		{"GET /v2/a/manifests/%0d%0aSet-Cookie:x HTTP/1.1\r\nHost: x", "400"},
-		{"GET /v2/a/manifests/1\x01 HTTP/1.1\r\nHost: x", "400"},
-		{"GET /v2/a/blobs/" + absent + "?ns=169.254.169.254 HTTP/1.1\r\nHost: x", "404"},
-		{"GET /v2/debian/manifests/bookworm HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("y", 80<<10), "431"},
-		{"TRACE /v2/ HTTP/1.1\r\nHost: x", "405"},
-		{"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\nExpect: 100-continue", "405"},
-		{"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked", "405"},
-		{"OPTIONS * HTTP/1.1\r\nHost: x", "200"}, // net/http's own
-		{"CONNECT evil.example:443 HTTP/1.1\r\nHost: x", "404"},
-		{"GET /v2/debian/manifests/bookworm HTTP/1.1\r\nHost: x\r\nRange: bytes=" + strings.Repeat("0-,", 2000) + "0-", "200"},
-	} {
-		conn, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-		_, _ = io.WriteString(conn, test.request+"\r\n\r\n")
-		answer := make([]byte, 12)
-		_, err = io.ReadFull(conn, answer)
-		if got := strings.TrimPrefix(string(answer), "HTTP/1.1 "); got != test.want {
-			t.Errorf("%.100q: %q %v, want %s", test.request, answer, err, test.want)
-		}
-		conn.Close()
 	}
 }

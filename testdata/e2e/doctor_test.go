@@ -132,7 +132,7 @@ func TestDoctor(t *testing.T) {
 		// Without the login that the mirror wants, and with it.
 		check(t, os.Remove(conf))
 		guarded.write(t, "podman", "--no-fallback")
-		tells(t, guarded.doctor(t, env, exitFailure, "podman"), "unauthorized", "podman login --username "+hubUser)
+		tells(t, guarded.doctor(t, env, exitFailure, "podman"), "has no login that the mirror takes", "podman login --username "+hubUser)
 		setup := &setup{project: project, front: guarded.front}
 		setup.sh(t, dir, env, "podman login --username "+hubUser+" --password-stdin "+guarded.address)
 		tells(t, guarded.doctor(t, env, exitDone, "podman", "buildah", "skopeo"), "ok      podman", "ok      buildah", "ok      skopeo")
@@ -167,6 +167,21 @@ func TestDoctor(t *testing.T) {
 		plain.write(t, "buildkit")
 		tells(t, plain.doctor(t, before, exitFailure, "buildkit"), "did not ask the mirror", "Then restart buildkitd.")
 		tells(t, plain.doctor(t, start(), exitDone, "buildkit", "--registry", "docker.io,ghcr.io"), "ok      buildkit, docker.io", "ok      buildkit, ghcr.io", "buildkit")
+
+		// buildx, with the same daemon as its builder.
+		program, err := exec.LookPath("buildx")
+		check(t, err)
+		dir := tempDir(t)
+		check(t, os.Mkdir(dir+"/cli-plugins", 0o755))
+		check(t, os.Symlink(program, dir+"/cli-plugins/docker-buildx"))
+		env := []string{"DOCKER_CONFIG=" + dir}
+		for name, daemon := range map[string]string{"before": before[0], "after": start()[0]} {
+			must(t, "", env, "docker", "buildx", "create", "--name", name, "--driver", "remote", strings.TrimPrefix(daemon, "BUILDKIT_HOST="))
+		}
+		must(t, "", env, "docker", "buildx", "use", "before")
+		tells(t, plain.doctor(t, env, exitFailure, "buildx"), "FAILED  buildx", "buildkitd.default.toml is not there", "mirrorctl client buildx")
+		must(t, "", env, "docker", "buildx", "use", "after")
+		tells(t, plain.doctor(t, env, exitDone, "buildx"), "ok      buildx")
 	})
 
 	t.Run("crane and regctl", func(t *testing.T) {
