@@ -22,7 +22,8 @@ var errPrivate = errors.New("it leads to this machine or to a private network")
 // one beside it. The address is looked at when the connection is made, so no
 // name can mean one thing when it is checked and another when it is used.
 //
-// A proxy that the environment names may be anywhere.
+// A proxy that the environment names may be anywhere, and knows better than we
+// what names lead to.
 type guard struct {
 	mu      sync.Mutex
 	proxies map[string]bool // host:port
@@ -33,6 +34,17 @@ func (g *guard) proxy(req *http.Request) (*url.URL, error) {
 	u, err := http.ProxyFromEnvironment(req)
 	if err != nil || u == nil {
 		return u, err
+	}
+	return g.through(req, u)
+}
+
+// through allows a request to go through a proxy.
+func (g *guard) through(req *http.Request, u *url.URL) (*url.URL, error) {
+	// What names mean the proxy knows and we do not, but an address is one.
+	if host := req.URL.Hostname(); isAddress(host) {
+		if addr, err := netip.ParseAddr(host); err != nil || !isPublic(addr) {
+			return nil, fmt.Errorf("%s: %w", host, errPrivate)
+		}
 	}
 	port := u.Port()
 	if port == "" {

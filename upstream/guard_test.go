@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"net"
+	"net/http"
 	"net/netip"
 	"testing"
 	"time"
@@ -60,5 +61,22 @@ func TestGuardedClient(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		_ = c.Close()
+	}
+}
+
+// Through a proxy a private address is none the better.
+func TestGuardProxy(t *testing.T) {
+	g := &guard{}
+	for target, ok := range map[string]bool{
+		"http://10.0.0.1/": false, "http://[::1]:80/": false, "http://169.254.169.254/latest": false, "http://127.0.0.1:5000/v2/": false,
+		"http://8.8.8.8/": true, "http://registry.example/": true,
+	} {
+		_, err := g.through(&http.Request{URL: mustURL(t, target)}, mustURL(t, "http://10.1.1.1:3128"))
+		if (err == nil) != ok || err != nil && !errors.Is(err, errPrivate) {
+			t.Errorf("%s: %v", target, err)
+		}
+	}
+	if !g.proxies["10.1.1.1:3128"] {
+		t.Errorf("the proxy itself is not known: %v", g.proxies)
 	}
 }
