@@ -39,17 +39,25 @@ func TestClientsPullFromServe(t *testing.T) {
 		mirror := project.serve(t)
 		t.Run("every byte", func(t *testing.T) { upstream.compare(t, "http://"+mirror) })
 		t.Run("referrers", func(t *testing.T) { checkReferrers(t, mirror, index, referrers) })
+		project.verify(t)
+		// The bytes are the same now wherever they came from: once is enough
+		// for the gate.
+		if kind != "distribution-3" && !full() {
+			return
+		}
 		for _, c := range clients {
 			t.Run(c.name, func(t *testing.T) { pullAll(t, c, mirror, upstream) })
 		}
 		t.Run("docker build", func(t *testing.T) { newDockerd(t, mirror).build(t) })
-		project.verify(t)
 	})
 }
 
 // The clients themselves work here: they pull from a plain registry, so that a
 // failure above is the mirror's.
 func TestClientsPullFromRegistry(t *testing.T) {
+	if !full() {
+		t.Skip("it tests the tests: set " + fullVariable)
+	}
 	hub := startHub(t, "distribution-3", debian(t), busybox(t), attested(t), layered(t))
 	upstream := hub.record(t, library(pinned)...)
 	registry := startProxy(t, hub.url()).address
