@@ -30,8 +30,14 @@ const (
 // over one connection.
 var errOrdinary = errors.New("to be read over one connection")
 
-// blocks is memory for parts, used again.
-var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
+// block is memory for parts.
+type block struct {
+	counted bool // in Client.ahead
+	bytes   [blockSize]byte
+}
+
+// blocks are used again.
+var blocks = sync.Pool{New: func() any { return new(block) }}
 
 // ahead is the content of a blob from one endpoint, in order. It begins as the
 // body of the ordinary request. If one connection is slow, parts further ahead
@@ -55,7 +61,7 @@ type ahead struct {
 	possible bool // more than one connection
 
 	mu      sync.Mutex
-	changed *sync.Cond // more has arrived, or a part has ended
+	changed *sync.Cond // more has arrived or was read, or a part has ended
 	parts   []*part    // begun and not yet read, in order
 	next    int64      // where the next part begins
 	size    int64      // of a part
@@ -69,6 +75,7 @@ func (c *Client) newAhead(ctx context.Context, e *endpoint, f *flight, desc v1.D
 	a := &ahead{client: c, endpoint: e, flight: f, desc: desc, pos: pos, first: body, running: 1}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.changed = sync.NewCond(&a.mu)
+	context.AfterFunc(a.ctx, a.wake)
 	a.polite = &polite{body, a.ctx, f, &c.precedence}
 	e.lines.enter()
 	return a
@@ -174,11 +181,12 @@ func (a *ahead) spawn() {
 	}
 	for !a.failed && a.ctx.Err() == nil && a.next < a.desc.Size && a.pace.target > 1 && a.running < a.pace.target && !a.yielding() {
 		size := min(a.size, a.desc.Size-a.next)
+		// Memory is taken when bytes come; until then what is here can be read.
 		if !a.client.ahead.TryAcquire(size) {
 			return
 		}
-		if !a.endpoint.lines.tryEnter(a.client.opts.Connections) {
-			a.client.ahead.Release(size)
+		a.client.ahead.Release(size)
+		if len(a.parts) >= 2*a.pace.target || !a.endpoint.lines.tryEnter(a.client.opts.Connections) {
 			return
 		}
 		ctx, cancel := context.WithCancel(a.ctx)
@@ -210,17 +218,32 @@ func (a *ahead) drop(p *part) {
 	if p.ended {
 		a.free(p)
 	}
+	a.changed.Broadcast()
+}
+
+// wake makes all look again who wait.
+func (a *ahead) wake() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changed.Broadcast()
 }
 
 // free gives back the memory of a part that has ended; a.mu is locked.
 func (a *ahead) free(p *part) {
 	for _, b := range p.blocks {
-		if b != nil {
-			blocks.Put(b)
-		}
+		a.client.freeBlock(b)
 	}
 	p.blocks = nil
-	a.client.ahead.Release(p.to - p.from)
+}
+
+func (c *Client) freeBlock(b *block) {
+	if b == nil {
+		return
+	}
+	if b.counted {
+		c.ahead.Release(blockSize)
+	}
+	blocks.Put(b)
 }
 
 // leaveFirst gives up the first connection.
@@ -232,6 +255,7 @@ func (a *ahead) leaveFirst() {
 	a.first = nil
 	a.running--
 	a.spawn()
+	a.changed.Broadcast()
 }
 
 func (a *ahead) readParts(p []byte) (int, error) {
@@ -254,15 +278,16 @@ func (a *ahead) readParts(p []byte) (int, error) {
 		at := a.pos - head.from
 		if at < head.here {
 			in := at % blockSize
-			n := copy(p, head.blocks[at/blockSize][in:min(blockSize, in+head.here-at)])
+			n := copy(p, head.blocks[at/blockSize].bytes[in:min(blockSize, in+head.here-at)])
 			a.pos += int64(n)
 			if (at+int64(n))%blockSize == 0 {
-				blocks.Put(head.blocks[at/blockSize])
+				a.client.freeBlock(head.blocks[at/blockSize])
 				head.blocks[at/blockSize] = nil
 			}
 			if a.pos == head.to && head.ended {
 				a.advance()
 			}
+			a.changed.Broadcast()
 			return n, nil
 		}
 		if head.ended && head.err == nil {

@@ -13,7 +13,7 @@ type part struct {
 	from, to int64
 	cancel   context.CancelFunc
 	// The rest is guarded by ahead.mu, but for bytes in blocks beyond here.
-	blocks   []*[blockSize]byte
+	blocks   []*block
 	here     int64 // bytes
 	accepted bool  // the server sends what was asked for
 	ended    bool
@@ -72,7 +72,9 @@ func (a *ahead) receive(ctx context.Context, p *part) error {
 	for {
 		buf := over[:]
 		if at := p.here; at < p.to-p.from {
-			buf = a.room(p, at)
+			if buf = a.room(ctx, p, at); buf == nil {
+				return ctx.Err()
+			}
 		}
 		n, err := from.Read(buf)
 		if n > 0 && len(buf) == 1 && p.here == p.to-p.from {
@@ -81,7 +83,7 @@ func (a *ahead) receive(ctx context.Context, p *part) error {
 		a.mu.Lock()
 		p.here += int64(n)
 		a.measure(n)
-		a.changed.Signal()
+		a.changed.Broadcast()
 		a.mu.Unlock()
 		switch {
 		case err != nil && p.here == p.to-p.from:
@@ -96,15 +98,27 @@ func (a *ahead) receive(ctx context.Context, p *part) error {
 	}
 }
 
-// room returns memory for the bytes of a part from at on.
-func (a *ahead) room(p *part, at int64) []byte {
+// room returns memory for the bytes of a part from at on. It waits until there is
+// some; the part whose turn it is always gets a block, so that the blob goes on
+// whoever has the rest. It returns nil when ctx ends.
+func (a *ahead) room(ctx context.Context, p *part, at int64) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if int(at/blockSize) == len(p.blocks) {
-		p.blocks = append(p.blocks, blocks.Get().(*[blockSize]byte))
+	for int(at/blockSize) == len(p.blocks) {
+		counted := a.client.ahead.TryAcquire(blockSize)
+		if counted || a.first == nil && a.pos == p.from+at {
+			b := blocks.Get().(*block)
+			b.counted = counted
+			p.blocks = append(p.blocks, b)
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.changed.Wait()
 	}
 	in := at % blockSize
-	return p.blocks[at/blockSize][in:min(blockSize, in+p.to-p.from-at)]
+	return p.blocks[at/blockSize].bytes[in:min(blockSize, in+p.to-p.from-at)]
 }
 
 // open asks for a part where the first request was answered in the end, or from
