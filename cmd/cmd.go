@@ -236,10 +236,11 @@ func (p *program) upstreamOptions() (upstream.Options, error) {
 		}
 	}
 	return upstream.Options{
-		Registries: registries,
-		Jobs:       p.config.Jobs,
-		UserAgent:  "mirrorctl/" + version(),
-		Log:        p.log,
+		Registries:  registries,
+		Jobs:        p.config.Jobs,
+		Connections: p.config.Connections,
+		UserAgent:   "mirrorctl/" + version(),
+		Log:         p.log,
 	}, nil
 }
 

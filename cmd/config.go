@@ -21,10 +21,11 @@ import (
 // zero value here: defaults are the business of who asks, after flag and
 // environment.
 type config struct {
-	Path     string // of the file; empty if there is none
-	Store    string // folder, absolute
-	Jobs     int
-	LogLevel string // debug, info, warn or error
+	Path        string // of the file; empty if there is none
+	Store       string // folder, absolute
+	Jobs        int
+	Connections int
+	LogLevel    string // debug, info, warn or error
 
 	// MirrorHosts are the addresses under which this mirror is written in
 	// image names: buildbox:5000.

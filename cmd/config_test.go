@@ -30,6 +30,7 @@ func TestLoadConfig(t *testing.T) {
 	writeConfig(t, path, `
 store = "/srv/mirror/"
 jobs = 8
+connections = 4
 log_level = "info"
 mirror_hosts = ["BuildBox:5000"]
 [serve]
@@ -57,7 +58,7 @@ insecure = true
 		t.Fatal(err)
 	}
 	want := config{
-		Path: path, Store: "/srv/mirror", Jobs: 8, LogLevel: "info", MirrorHosts: []string{"buildbox:5000"},
+		Path: path, Store: "/srv/mirror", Jobs: 8, Connections: 4, LogLevel: "info", MirrorHosts: []string{"buildbox:5000"},
 		Serve: serveConfig{
 			Listen: "127.0.0.1:5000", DefaultRegistry: "docker.io", AccessLog: "text",
 			Aliases: map[string]string{"ghcr": "ghcr.io", "hub": "docker.io"},

@@ -19,6 +19,9 @@ import (
 // maxJobs is far more than any network can use.
 const maxJobs = 256
 
+// maxConnections is more than any registry would like.
+const maxConnections = 64
+
 // configReader reads the tables of a configuration; mistakes go into the
 // document. No message shows a value that may hold a password, and that is any
 // address: people put user:password@ there.
@@ -34,6 +37,12 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 			root.Errorf(stricttoml.Key{"jobs"}, "jobs must be from 1 to %d", maxJobs)
 		}
 		c.Jobs = int(jobs)
+	}
+	if n, ok := root.Int("connections"); ok {
+		if n < 1 || n > maxConnections {
+			root.Errorf(stricttoml.Key{"connections"}, "connections must be from 1 to %d", maxConnections)
+		}
+		c.Connections = int(n)
 	}
 	c.LogLevel = r.choice(root, "log_level", "debug", "info", "warn", "error")
 	c.MirrorHosts = r.mirrorHosts(root)

@@ -43,6 +43,7 @@ func pullFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "lock images in `FILE`"},
 		&cli.IntFlag{Name: "jobs", Usage: "transfer `N` blobs at a time", DefaultText: "6", Action: checkJobs},
+		&cli.IntFlag{Name: "connections", Usage: "over at most `N` connections to one registry where one per blob is slow", DefaultText: "16", Action: checkConnections},
 		&cli.BoolFlag{Name: "wait", Usage: "wait when a registry's rate limit is used up, instead of giving up"},
 		&cli.BoolFlag{Name: "json", Usage: "print one JSON object per image: name, outcome, digest, size, transferred, error"},
 	}
@@ -51,6 +52,13 @@ func pullFlags() []cli.Flag {
 func checkJobs(_ *cli.Context, n int) error {
 	if n < 1 || n > maxJobs {
 		return usageErrorf("--jobs %d: must be from 1 to %d", n, maxJobs)
+	}
+	return nil
+}
+
+func checkConnections(_ *cli.Context, n int) error {
+	if n < 1 || n > maxConnections {
+		return usageErrorf("--connections %d: must be from 1 to %d", n, maxConnections)
 	}
 	return nil
 }
@@ -153,6 +161,7 @@ func (p *program) pull(c *cli.Context, st *store.Store, lockPath string, all []*
 		return err
 	}
 	opts.Jobs, opts.Wait = cmp.Or(c.Int("jobs"), opts.Jobs), c.Bool("wait")
+	opts.Connections = cmp.Or(c.Int("connections"), opts.Connections)
 	client := upstream.New(st, opts)
 	defer p.closeUpstream(client)
 	r := &jobs{store: st, upstream: client, lockPath: lockPath}

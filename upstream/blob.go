@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/regclient/regclient/types/blob"
 	"github.com/regclient/regclient/types/descriptor"
@@ -62,6 +64,7 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 		if e.mirror {
 			r.tries = 2
 		}
+		f.doubts = 0
 		for {
 			before := w.Offset()
 			a, err := c.transfer(ctx, e, f, desc, w, ranges, p)
@@ -78,6 +81,9 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 			}
 			if errors.Is(err, errRange) && ranges {
 				ranges = false
+				continue
+			}
+			if errors.Is(err, errOrdinary) {
 				continue
 			}
 			if w.Offset()-before >= crawl {
@@ -125,29 +131,27 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, f *flight, desc v1.D
 	}
 	limited, cancel := context.WithCancel(withExchange(ctx, ex))
 	defer cancel()
-	// Without a size: regclient would take the rest of a blob for a broken one.
-	blob, err := await(limited, func() (blob.Reader, error) {
-		return e.client().BlobGet(limited, e.ref(f.repo, ""), descriptor.Descriptor{Digest: desc.Digest})
-	})
+	began := time.Now()
+	body, blob, err := c.open(limited, e, f.repo, desc.Digest)
 	if errors.Is(err, errRange) && ranges {
 		return answer{}, err
 	}
 	if err != nil {
 		return answer{}, classify(ctx, e, ex, err)
 	}
-	defer blob.Close()
 	e.works()
 	a := ex.last()
-	var body io.Reader = blob
-	if resp := blob.Response(); resp != nil {
-		body = resp.Body // below regclient's reader, which would hash everything once more
-	} else {
+	content := c.newAhead(limited, e, f, desc, a.start, body)
+	defer content.Close()
+	if resp := blob.Response(); resp == nil {
 		a.total = blob.GetDescriptor().Size
+	} else if ranges && a.start == ex.from { // parts are sent, as far as is known
+		content.inParts(resp, time.Since(began))
 	}
 	if a.total >= 0 && a.total != desc.Size {
 		return a, wrongSize(e, desc, fmt.Sprintf("%d bytes", a.total), a)
 	}
-	counted := &counter{r: &polite{body, limited, f, &c.precedence}, transferred: &p.Transferred}
+	counted := &counter{r: content, transferred: &p.Transferred}
 	if skip := before - a.start; skip > 0 { // of a server that ignores ranges
 		if _, err := io.CopyN(io.Discard, counted, skip); err != nil {
 			return a, c.brokeOff(ctx, e, desc, w, counted.err)
@@ -161,10 +165,28 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, f *flight, desc v1.D
 		return a, errors.Join(wrongSize(e, desc, "more", a), w.Reset())
 	case err != nil && counted.err == nil:
 		return a, local(err) // reading went well
+	case errors.Is(counted.err, errOrdinary), errors.As(counted.err, new(*Error)):
+		return a, counted.err
 	case w.Offset() < desc.Size:
 		return a, c.brokeOff(ctx, e, desc, w, counted.err)
 	}
 	return a, nil
+}
+
+// open asks for a blob, as the exchange in ctx says. It returns the body, and
+// regclient's view of the answer, which has no HTTP response for a folder.
+func (c *Client) open(ctx context.Context, e *endpoint, repo store.Repository, d digest.Digest) (io.ReadCloser, blob.Reader, error) {
+	// Without a size: regclient would take the rest of a blob for a broken one.
+	b, err := await(ctx, func() (blob.Reader, error) {
+		return e.client().BlobGet(ctx, e.ref(repo, ""), descriptor.Descriptor{Digest: d})
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	if resp := b.Response(); resp != nil {
+		return resp.Body, b, nil // below regclient's reader, which would hash everything once more
+	}
+	return b, b, nil
 }
 
 func wrongSize(e *endpoint, desc v1.Descriptor, size string, a answer) error {

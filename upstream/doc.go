@@ -42,8 +42,12 @@ type Registry struct {
 type Options struct {
 	Registries map[string]Registry // by name: docker.io, ghcr.io
 	Jobs       int                 // blobs in transfer at a time; 0 is DefaultJobs
-	Wait       bool                // for a registry's budget, instead of giving up
-	UserAgent  string
+	// Connections is how many connections to one registry blobs may be read over
+	// at a time where one per blob is slow; 0 is DefaultConnections, 1 is never
+	// more than one per blob.
+	Connections int
+	Wait        bool // for a registry's budget, instead of giving up
+	UserAgent   string
 	// Guarded refuses registries, and redirects of theirs, that lead to this
 	// machine or to a private network, unless the registry has a URL or its name
 	// is an address. It is for a client that strangers make ask.
@@ -65,6 +69,7 @@ type Client struct {
 	precedence precedence          // of blobs that clients wait for
 	requests   *semaphore.Weighted // manifests and lookups, which are small
 	urgent     *semaphore.Weighted // those that clients wait for
+	ahead      *semaphore.Weighted // bytes of blobs that are here before their turn
 	poll       time.Duration       // between looks at a budget that is used up
 	silence    time.Duration       // how long an upstream may send nothing
 	pause      time.Duration       // before something is tried again
@@ -83,6 +88,9 @@ func New(st *store.Store, opts Options) *Client {
 	if opts.Jobs <= 0 {
 		opts.Jobs = DefaultJobs
 	}
+	if opts.Connections <= 0 {
+		opts.Connections = DefaultConnections
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -93,6 +101,7 @@ func New(st *store.Store, opts Options) *Client {
 		transfers:  newSlots(opts.Jobs),
 		requests:   semaphore.NewWeighted(int64(2 * opts.Jobs)),
 		urgent:     semaphore.NewWeighted(2 * maxUrgent),
+		ahead:      semaphore.NewWeighted(maxAhead),
 		silence:    silence,
 		poll:       budgetPoll,
 		pause:      firstPause,

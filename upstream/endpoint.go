@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -41,6 +42,8 @@ type endpoint struct {
 	http     *http.Client
 	tr       *transport // of http
 	health   health
+	lines    lines
+	whole    atomic.Bool // it does not send parts
 
 	newClient func() *regclient.RegClient // without the tokens of another one
 	mu        sync.Mutex

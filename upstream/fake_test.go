@@ -226,9 +226,20 @@ func newClient(t *testing.T, st *store.Store, f *fake) *Client {
 	return newClientOf(t, st, Registry{URL: f.URL})
 }
 
+// parallelClient is newClient for parallel tests, which cannot set variables.
+func parallelClient(t *testing.T, st *store.Store, f *fake) *Client {
+	t.Helper()
+	return clientOf(t, st, Registry{URL: f.URL, Username: "me", Password: "secret"})
+}
+
 func newClientOf(t *testing.T, st *store.Store, r Registry) *Client {
 	t.Helper()
 	t.Setenv("DOCKER_CONFIG", t.TempDir()) // nobody's logins
+	return clientOf(t, st, r)
+}
+
+func clientOf(t *testing.T, st *store.Store, r Registry) *Client {
+	t.Helper()
 	c := New(st, Options{Registries: map[string]Registry{"example.test": r}})
 	c.pause = 20 * time.Millisecond
 	t.Cleanup(func() { _ = c.Close() })

@@ -34,6 +34,7 @@ const (
 type exchange struct {
 	wanted    digest.Digest
 	from      int64  // first byte wanted of a blob
+	to        int64  // the byte after the last one wanted; 0 is its end
 	referrers bool   // ask for what refers to the blob, not for the blob
 	page      string // of the referrers: the query
 
@@ -112,7 +113,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	ranged := ex.from > 0 && req.Method == http.MethodGet
 	if ranged {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", ex.from))
+		req.Header.Set("Range", ex.rangeHeader())
 	}
 	ex.update(func(a *answer) { *a = answer{host: req.URL.Host, total: -1} })
 	ctx, cancel := context.WithCancel(req.Context())
@@ -126,7 +127,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = newWatched(resp.Body, ex, t.silence, cancel)
 	a := answer{host: req.URL.Host}
-	err = a.read(resp, ranged, ex.from)
+	err = a.read(resp, ranged, ex)
 	ex.update(func(last *answer) { *last = a })
 	if err != nil {
 		return nil, errors.Join(err, resp.Body.Close())
@@ -170,7 +171,7 @@ func toReferrers(req *http.Request, page string) {
 }
 
 // read takes over what an answer says, and makes it one that regclient takes.
-func (a *answer) read(resp *http.Response, ranged bool, from int64) error {
+func (a *answer) read(resp *http.Response, ranged bool, ex *exchange) error {
 	a.status = resp.StatusCode
 	a.contentType, a.encoding = resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding")
 	a.link = resp.Header.Get("Link")
@@ -196,18 +197,58 @@ func (a *answer) read(resp *http.Response, ranged bool, from int64) error {
 		}
 	case ranged && resp.StatusCode == http.StatusPartialContent:
 		var last int64
-		total := ""
-		_, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%s", &a.start, &last, &total)
-		if err != nil || a.start > from || a.start < 0 {
+		var ok bool
+		a.start, last, a.total, ok = parseContentRange(resp.Header.Get("Content-Range"))
+		if !ok || a.start > ex.from {
 			return errRange
 		}
-		if a.total, err = strconv.ParseInt(total, 10, 64); err != nil {
-			a.total = -1
+		if ex.to > 0 && (a.start != ex.from || last >= ex.to || resp.ContentLength > ex.to-ex.from) {
+			return errRange
 		}
 		// regclient takes only a whole blob; the caller knows better.
 		resp.StatusCode, resp.Status = http.StatusOK, "200 OK"
+	case ex.to > 0 && resp.StatusCode == http.StatusOK:
+		return errRange
 	}
 	return nil
+}
+
+// rangeHeader is the value of Range for what is wanted (RFC 9110, 14.2).
+func (ex *exchange) rangeHeader() string {
+	if ex.to > 0 {
+		return fmt.Sprintf("bytes=%d-%d", ex.from, ex.to-1)
+	}
+	return fmt.Sprintf("bytes=%d-", ex.from)
+}
+
+// parseContentRange reads the Content-Range of a part (RFC 9110, 14.4): its first
+// and last byte and how many the whole has, -1 if that is unknown.
+func parseContentRange(s string) (first, last, total int64, ok bool) {
+	s, ok = strings.CutPrefix(s, "bytes ")
+	span, whole, slash := strings.Cut(s, "/")
+	from, to, dash := strings.Cut(span, "-")
+	if !ok || !slash || !dash {
+		return 0, 0, 0, false
+	}
+	total = -1
+	if first, ok = parseDigits(from); !ok {
+		return 0, 0, 0, false
+	}
+	if last, ok = parseDigits(to); !ok || last < first {
+		return 0, 0, 0, false
+	}
+	if whole != "*" {
+		if total, ok = parseDigits(whole); !ok || total <= last {
+			return 0, 0, 0, false
+		}
+	}
+	return first, last, total, true
+}
+
+// parseDigits reads a number without a sign.
+func parseDigits(s string) (int64, bool) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	return int64(n), err == nil
 }
 
 // parseRetryAfter reads seconds or a date; it returns 0 for neither.

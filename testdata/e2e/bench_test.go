@@ -30,7 +30,7 @@ func BenchmarkSync(b *testing.B) {
 		table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 		fmt.Fprintln(table, "\nimage\tprogram\tmedian s\tfrom\tto\tx mirrorctl\tpeak MB\t")
 		for _, image := range []string{"debian:bookworm", "large:1"} {
-			compare(b, table, hub, image)
+			compare(b, table, hub.address, image, rounds)
 		}
 		table.Flush()
 	}
@@ -48,31 +48,42 @@ type contender struct {
 	peak    []float64 // MB
 }
 
-func compare(b *testing.B, table io.Writer, hub *hub, image string) {
+func compare(b *testing.B, table io.Writer, upstream, image string, rounds int) {
 	b.Helper()
 	contenders := []*contender{
 		{name: "mirrorctl", command: func(image, dir string) (string, []string) {
-			project := newProject(b, hub.url(), image)
+			project := newProject(b, "http://"+upstream, image)
 			project.store = filepath.Join(dir, "store")
 			name, args := project.command("sync", "--quiet", "Dockerfile")
 			return project.dir, append([]string{name}, args...)
 		}},
 		{name: "regctl", command: func(image, dir string) (string, []string) {
-			return dir, []string{"regctl", "--host", "reg=" + hub.address + ",tls=disabled",
-				"image", "copy", hub.address + "/library/" + image, "ocidir://" + dir + "/layout:copy"}
+			return dir, []string{"regctl", "--host", "reg=" + upstream + ",tls=disabled",
+				"image", "copy", upstream + "/library/" + image, "ocidir://" + dir + "/layout:copy"}
 		}},
 		{name: "skopeo", command: func(image, dir string) (string, []string) {
 			return dir, []string{"skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--src-tls-verify=false",
-				"docker://" + hub.address + "/library/" + image, "oci:" + dir + "/layout:copy"}
+				"docker://" + upstream + "/library/" + image, "oci:" + dir + "/layout:copy"}
 		}},
 		{name: "crane", command: func(image, dir string) (string, []string) {
-			return dir, []string{"crane", "pull", "--insecure", "--format", "oci", hub.address + "/library/" + image, dir + "/layout"}
+			return dir, []string{"crane", "pull", "--insecure", "--format", "oci", upstream + "/library/" + image, dir + "/layout"}
 		}},
+	}
+	// Another build beside the one under test is compared too.
+	if before := os.Getenv(binaryVariable) + "-before"; exists(before) {
+		contenders = append(contenders, &contender{name: "mirrorctl before", command: func(image, dir string) (string, []string) {
+			cwd, args := contenders[0].command(image, dir)
+			args[0] = before
+			return cwd, args
+		}})
 	}
 	var fsync []float64
 	for round := range rounds {
 		for i := range contenders {
-			c := contenders[(i*(1+2*(round/4%2))+round)%len(contenders)]
+			c := contenders[(round+i)%len(contenders)]
+			if round/len(contenders)%2 == 1 { // the other way round
+				c = contenders[(round+len(contenders)-i)%len(contenders)]
+			}
 			dir := tempDir(b)
 			seconds, peak := c.measure(b, image, dir)
 			c.seconds, c.peak = append(c.seconds, seconds), append(c.peak, peak)

@@ -11,26 +11,41 @@ import (
 	"time"
 )
 
-// link is a long line to an upstream. All connections share its rate; what the
-// upstream sends arrives a delay later, which is then the round trip. What is
+// link is a long line to an upstream. All connections share its rate, or each has
+// its own; what the upstream sends arrives a delay later, which is then the round trip. What is
 // sent to the upstream is neither delayed nor limited: it is little.
 type link struct {
 	address string
-	rate    int64 // bytes a second, of all connections together
+	rate    int64 // bytes a second
 	delay   time.Duration
 	carried atomic.Int64 // bytes from the upstream
+	shared  *line        // by all connections; nil if each has its own
+}
 
+// line is what limits the rate.
+type line struct {
 	mu   sync.Mutex
 	free time.Time // when what was taken so far has been sent
 }
 
-// startLink runs a link to a TCP address.
+// startLink runs a link to a TCP address whose connections share the rate.
 func startLink(tb testing.TB, target string, rate int64, delay time.Duration) *link {
+	tb.Helper()
+	return runLink(tb, target, &link{rate: rate, delay: delay, shared: &line{}})
+}
+
+// startLinks is startLink with the rate for each connection.
+func startLinks(tb testing.TB, target string, rate int64, delay time.Duration) *link {
+	tb.Helper()
+	return runLink(tb, target, &link{rate: rate, delay: delay})
+}
+
+func runLink(tb testing.TB, target string, l *link) *link {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	check(tb, err)
 	tb.Cleanup(func() { listener.Close() })
-	l := &link{address: listener.Addr().String(), rate: rate, delay: delay}
+	l.address = listener.Addr().String()
 	go func() {
 		for {
 			near, err := listener.Accept()
@@ -64,6 +79,10 @@ func (l *link) connect(near net.Conn, target string) {
 	// As much as is on the way during the delay and a little more, so that one
 	// connection alone gets the whole rate.
 	const size = 16 << 10
+	limit := l.shared
+	if limit == nil {
+		limit = &line{}
+	}
 	way := make(chan piece, l.rate*int64(l.delay)/int64(time.Second)/size+8)
 	go func() {
 		defer close(way)
@@ -71,7 +90,7 @@ func (l *link) connect(near net.Conn, target string) {
 			buf := make([]byte, size)
 			n, err := far.Read(buf)
 			if n > 0 {
-				way <- piece{buf[:n], l.take(n).Add(l.delay)}
+				way <- piece{buf[:n], limit.take(n, l.rate).Add(l.delay)}
 			}
 			if err != nil {
 				return
@@ -93,12 +112,12 @@ func (l *link) connect(near net.Conn, target string) {
 }
 
 // take books n bytes and returns when the last one has left.
-func (l *link) take(n int) time.Time {
+func (l *line) take(n int, rate int64) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now := time.Now(); l.free.Before(now) {
 		l.free = now
 	}
-	l.free = l.free.Add(time.Duration(n) * time.Second / time.Duration(l.rate))
+	l.free = l.free.Add(time.Duration(n) * time.Second / time.Duration(rate))
 	return l.free
 }
