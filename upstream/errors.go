@@ -235,7 +235,8 @@ func unreachable(e *endpoint, a answer, err error) error {
 		failed.temporary = false
 		failed.Hint = fmt.Sprintf("if it speaks plain HTTP, say so: [registry.%q] url = \"http://%s\"", e.registry, e.hostname)
 	case errors.Is(err, errPrivate):
-		failed.temporary = false
+		// Not unreachable: one redirect must not make the registry count as down.
+		failed.Cause, failed.temporary = ErrUnavailable, false
 		failed.Hint = fmt.Sprintf("if that is meant, give its address: [registry.%q] url = \"https://%s\"", e.registry, e.hostname)
 	case errors.As(err, &lookup):
 		failed.temporary = !lookup.IsNotFound
