@@ -98,6 +98,9 @@ func (p *program) withPullThrough(c *cli.Context, st *store.Store, opts upstream
 		return err
 	}
 	clientOpts.Guarded = true // clients say what is asked for
+	// A blob is one request, which all clients follow; and the memory for parts
+	// is needed for them.
+	clientOpts.Connections = 1
 	client := upstream.New(st, clientOpts)
 	defer p.closeUpstream(client)
 	opts.Log = p.log

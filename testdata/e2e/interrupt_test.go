@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -27,6 +28,44 @@ func TestKilledSyncResumes(t *testing.T) {
 		i := interrupt(t, kind, size, size*2/5, func(sync *process) { sync.kill() })
 		i.resume(t)
 	})
+}
+
+// kill -9 while a layer is fetched in parts: those that came before their turn
+// are lost, and nothing else.
+func TestKilledInParts(t *testing.T) {
+	const size, inMemory = 160 * mebi, 48 * mebi
+	repository, layer := large(t, size)
+	hub := startHub(t, "distribution-3", repository)
+	proxy := startProxy(t, hub.url())
+	proxy.rate.Store(8 * mebi)
+	project := newProject(t, proxy.url(), "large:1")
+	sync := project.begin(t, "sync", "Dockerfile")
+	within(t, time.Minute, "most of the layer is sent, in parts", func() bool {
+		seen := proxy.seen("GET", layer.Digest)
+		return len(seen) > 8 && sent(seen) >= size*2/3 || !sync.running()
+	})
+	sync.kill()
+	if sync.ProcessState.Success() {
+		t.Fatal("sync was done before it was killed")
+	}
+	time.Sleep(100 * time.Millisecond)
+	first := proxy.seen("GET", layer.Digest)
+	proxy.forget()
+	project.must(t, "sync", "Dockerfile")
+	second := proxy.seen("GET", layer.Digest)
+	t.Logf("layer of %d bytes: %d in %d requests before the kill, %d in %d after", layer.Size, sent(first), len(first), sent(second), len(second))
+	if total := sent(first) + sent(second); total > layer.Size+inMemory+slack {
+		t.Errorf("%d bytes in all", total)
+	}
+	for _, r := range second {
+		if r.status != 206 {
+			t.Errorf("the second sync asked with Range %q and got %d", r.ranges, r.status)
+		}
+	}
+	project.verify(t)
+	if digest, _ := hashFile(t, blobPath(project.store, layer.Digest)); digest != layer.Digest {
+		t.Errorf("the stored layer is %s, want %s", digest, layer.Digest)
+	}
 }
 
 // Ctrl-C keeps what was downloaded, says so with its exit code, and the next
@@ -66,6 +105,8 @@ func interrupt(t *testing.T, kind string, size, after int64, cut func(*process))
 	proxy := startProxy(t, hub.url())
 	proxy.rate.Store(256 * mebi)
 	project := newProject(t, proxy.url(), "large:1", "busybox:1.35")
+	// Over one connection every byte has its place when it comes.
+	project.configure(t, fmt.Sprintf("connections = 1\n[registry.\"docker.io\"]\nurl = %q\n", proxy.url()))
 	i := &interrupted{project: project, proxy: proxy, layer: layer}
 
 	sync := project.begin(t, "sync", "Dockerfile")
