@@ -52,17 +52,12 @@ func (c *Client) tagged(ctx context.Context, e *endpoint, repo store.Repository,
 		if err != nil {
 			return store.Manifest{}, err
 		}
-		desc, err := described(m)
+		got, err := received(m)
 		if err != nil {
 			return store.Manifest{}, err
 		}
-		raw, err := m.RawBody()
-		if err != nil {
-			return store.Manifest{}, err
-		}
-		ex.wanted = desc.Digest
-		desc.Size = int64(len(raw))
-		return store.Manifest{Descriptor: desc, Bytes: raw}, verify(desc.Digest, raw)
+		ex.wanted = got.Digest
+		return got, verify(got.Digest, got.Bytes)
 	})
 }
 
@@ -96,17 +91,24 @@ func (c *Client) manifest(ctx context.Context, e *endpoint, repo store.Repositor
 		if err != nil {
 			return store.Manifest{}, err
 		}
-		desc, err := described(m)
-		if err != nil {
-			return store.Manifest{}, err
-		}
-		raw, err := m.RawBody()
-		if err != nil {
-			return store.Manifest{}, err
-		}
-		desc.Digest, desc.Size = d, int64(len(raw)) // the store verifies it
-		return store.Manifest{Descriptor: desc, Bytes: raw}, nil
+		got, err := received(m)
+		got.Digest = d // the store verifies it
+		return got, err
 	})
+}
+
+// received is a manifest as it came, byte for byte.
+func received(m manifest.Manifest) (store.Manifest, error) {
+	desc, err := described(m)
+	if err != nil {
+		return store.Manifest{}, err
+	}
+	raw, err := m.RawBody()
+	if err != nil {
+		return store.Manifest{}, err
+	}
+	desc.Size = int64(len(raw))
+	return store.Manifest{Descriptor: desc, Bytes: raw}, nil
 }
 
 func described(m manifest.Manifest) (v1.Descriptor, error) {
