@@ -24,7 +24,7 @@ func (p *program) serveCommand() *cli.Command {
 		Name:  "serve",
 		Usage: "serve the pinned images as a read-only registry",
 		Description: "Answers docker, BuildKit, containerd, podman, kaniko and other clients from the\n" +
-			"store. Pins and removals by other mirrorctl processes show at once. Ctrl-C or\n" +
+			"store. Pins and removals by other mirrorctl processes show within moments. Ctrl-C or\n" +
 			"SIGTERM lets downloads in flight finish.\n\n" +
 			"No upstream is contacted, unless --pull-through names registries: then what is\n" +
 			"missing of them is pinned when it is first asked for, fetched for all platforms,\n" +
