@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -155,7 +156,7 @@ func removeArrival(ctx context.Context, tx *sql.Tx, repo Repository, reference s
 // manifests arrive.
 type Arrived struct {
 	Blobs, TotalBlobs int   // manifests too
-	Bytes, TotalBytes int64 // of complete blobs
+	Bytes, TotalBytes int64 // of the parts of blobs that are here, too
 }
 
 // Arrived counts what is here of an arrival, without its referrers.
@@ -177,6 +178,7 @@ func (s *Store) Arrived(ctx context.Context, a Arrival) (Arrived, error) {
 			return Arrived{}, err
 		}
 		if !there {
+			n.Bytes += s.partial(child.Digest)
 			continue
 		}
 		n.Blobs++
@@ -202,4 +204,16 @@ func (s *Store) Arrived(ctx context.Context, a Arrival) (Arrived, error) {
 		queue = slices.Concat(queue, graph.Children)
 	}
 	return n, nil
+}
+
+// partial returns how many bytes of a blob have come so far.
+func (s *Store) partial(d digest.Digest) int64 {
+	if checkDigest(d) != nil {
+		return 0
+	}
+	info, err := os.Stat(s.ingestPath(d))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
 }

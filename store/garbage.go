@@ -38,9 +38,12 @@ func (s *Store) Remove(ctx context.Context, repo Repository, reference string) (
 		pin, err = selectPin(ctx, tx, repo, reference)
 		if errors.Is(err, ErrNotFound) {
 			pin, dropped, err = removeArrival(ctx, tx, repo, reference)
-			return err
+			return errors.Join(err, forgetPin(ctx, tx, repo, reference))
 		}
 		if err != nil {
+			return err
+		}
+		if err := forgetPin(ctx, tx, repo, reference); err != nil {
 			return err
 		}
 		_, err = tx.ExecContext(ctx, "DELETE FROM pin WHERE registry = ? AND repository = ? AND reference = ?", repo.Registry, repo.Path, reference)

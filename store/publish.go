@@ -315,6 +315,9 @@ func setPin(ctx context.Context, tx *sql.Tx, repo Repository, reference string, 
 		return Pin{}, err
 	}
 	if action == "move" { // what only the old digest needed is left to gc
+		if err := forgetStanding(ctx, tx, repo, reference); err != nil {
+			return Pin{}, err
+		}
 		if _, err := unpublish(ctx, tx, repo, pinned.Digest); err != nil {
 			return Pin{}, err
 		}
@@ -323,12 +326,6 @@ func setPin(ctx context.Context, tx *sql.Tx, repo Repository, reference string, 
 		return Pin{}, err
 	}
 	return selectPin(ctx, tx, repo, reference)
-}
-
-func addHistory(ctx context.Context, tx *sql.Tx, action string, repo Repository, reference string, d digest.Digest, at int64) error {
-	_, err := tx.ExecContext(ctx, `INSERT INTO history (at, action, registry, repository, reference, digest) VALUES (?, ?, ?, ?, ?, ?)`,
-		at, action, repo.Registry, repo.Path, reference, d.String())
-	return err
 }
 
 // PinPublished pins a digest that the store has published already, under
