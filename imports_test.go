@@ -16,7 +16,7 @@ import (
 // here may import none, and a new package has to be added.
 var mayImport = map[string][]string{
 	"mirrorctl":                     {"mirrorctl/cmd"},
-	"mirrorctl/cmd":                 {"mirrorctl/cmd/client", "mirrorctl/dockerfile", "mirrorctl/dockerfile/bake", "mirrorctl/dockerfile/compose", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/store", "mirrorctl/upstream"},
+	"mirrorctl/cmd":                 {"mirrorctl/cmd/client", "mirrorctl/dockerfile", "mirrorctl/dockerfile/bake", "mirrorctl/dockerfile/compose", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/serve/page", "mirrorctl/store", "mirrorctl/upstream"},
 	"mirrorctl/cmd/client":          nil,
 	"mirrorctl/dockerfile":          nil,
 	"mirrorctl/dockerfile/bake":     {"mirrorctl/dockerfile"},
@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"mirrorctl/lockfile":            {"mirrorctl/lockfile/stricttoml"},
 	"mirrorctl/lockfile/stricttoml": nil,
 	"mirrorctl/serve":               {"mirrorctl/store"},
+	"mirrorctl/serve/page":          {"mirrorctl/cmd/client", "mirrorctl/serve", "mirrorctl/store"},
 	"mirrorctl/store":               nil,
 	"mirrorctl/upstream":            {"mirrorctl/store"},
 }

@@ -248,13 +248,11 @@ func (p *program) mirroredRegistries(c *cli.Context) ([]string, error) {
 	// A client is seldom on the machine of the store.
 	switch st, err := store.OpenReadOnly(c.Context, dir); {
 	case err == nil:
-		pins, err := st.Pins(c.Context)
+		pinned, err := st.Registries(c.Context)
 		if err = errors.Join(err, st.Close()); err != nil {
 			return nil, err
 		}
-		for _, pin := range pins {
-			all = append(all, pin.Registry)
-		}
+		all = append(all, pinned...)
 	case !errors.Is(err, store.ErrNoStore):
 		return nil, fmt.Errorf("%w; say which registries with --registry", storeError(err))
 	}

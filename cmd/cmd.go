@@ -210,6 +210,15 @@ func (p *program) with(c *cli.Context, open func(context.Context, string) (*stor
 	return errors.Join(fn(st), st.Close())
 }
 
+// noteFor has the history say which command changed pins, for which lock.
+func noteFor(c *cli.Context, lockPath string) context.Context {
+	path, err := filepath.Abs(lockPath)
+	if err != nil { // the working folder is gone
+		path = lockPath
+	}
+	return store.WithNote(c.Context, c.Command.Name+" for "+path)
+}
+
 // newUpstream returns a client for the configured registries.
 func (p *program) newUpstream(st *store.Store, jobs int) (*upstream.Client, error) {
 	opts, err := p.upstreamOptions()

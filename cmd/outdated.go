@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -77,7 +78,38 @@ func (p *program) outdated(c *cli.Context) error {
 	if err := c.Context.Err(); err != nil {
 		return err
 	}
+	p.recordStandings(c, images)
 	return p.printOutdated(c, images)
+}
+
+// recordStandings tells the store, if there is one, what was said of the digests
+// that it has pinned, for the page of serve. That it cannot is no failure: the
+// command is for whoever reads its output.
+func (p *program) recordStandings(c *cli.Context, images []standing) {
+	dir, err := p.storeDir(c)
+	if err != nil {
+		return
+	}
+	st, err := store.OpenExisting(c.Context, dir)
+	if err != nil {
+		p.log.Info("not recorded", "error", err)
+		return
+	}
+	var said []store.Standing
+	for _, image := range images {
+		name, err := parseName(image.Name)
+		if err != nil || image.err != nil {
+			continue
+		}
+		repo, ref := store.Locate(name)
+		if pin, err := st.Pin(c.Context, repo, ref); err != nil || pin.Digest != image.Locked {
+			continue
+		}
+		said = append(said, store.Standing{Repository: repo, Reference: ref, At: time.Now(), State: image.State, Now: image.Now})
+	}
+	if err := errors.Join(st.RecordStandings(c.Context, said), st.Close()); err != nil {
+		p.log.Info("not recorded", "error", err)
+	}
 }
 
 // lockedOrPinned lists what to ask for: the lock's images, or without a lock

@@ -29,6 +29,7 @@ func (p *program) rm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	c.Context = store.WithNote(c.Context, "rm")
 	return p.withStore(c, func(st *store.Store) error {
 		var failures []error
 		var unlock []string

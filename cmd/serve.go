@@ -2,10 +2,12 @@ package cmd
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"syscall"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"mirrorctl/serve"
+	"mirrorctl/serve/page"
 	"mirrorctl/store"
 	"mirrorctl/upstream"
 )
@@ -55,10 +58,11 @@ func (p *program) serve(c *cli.Context) error {
 		return err
 	}
 	if len(through.Registries) == 0 {
-		return p.withStoreReadOnly(c, func(st *store.Store) error { return p.listen(c, st, nil) })
+		return p.withStoreReadOnly(c, func(st *store.Store) error { return p.listen(c, st, nil, nil) })
 	}
+	c.Context = store.WithNote(c.Context, "pull-through")
 	return p.withStore(c, func(st *store.Store) error {
-		return p.withPullThrough(c, st, through, func(missing serve.Fetcher) error { return p.listen(c, st, missing) })
+		return p.withPullThrough(c, st, through, func(missing serve.Fetcher) error { return p.listen(c, st, missing, through.Registries) })
 	})
 }
 
@@ -115,18 +119,28 @@ func (p *program) withPullThrough(c *cli.Context, st *store.Store, opts upstream
 	return errors.Join(fn(through), through.Close())
 }
 
-// listen serves a store until the command is stopped. missing is nil without
-// pull-through.
-func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher) error {
-	handler, err := serve.New(st, serve.Options{
+// listen serves a store until the command is stopped. missing and pullThrough are
+// nil without pull-through.
+func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher, pullThrough []string) error {
+	var handler *serve.Handler
+	var err error
+	pages := page.New(c.Context, page.Options{
+		Store: st, PullThrough: pullThrough, Aliases: p.config.Serve.Aliases, Log: p.log,
+		Pending: func(repo store.Repository, reference string) store.Usage { return handler.Usage(repo, reference) },
+	})
+	handler, err = serve.New(st, serve.Options{
 		DefaultRegistry: cmp.Or(c.String("default-registry"), p.config.Serve.DefaultRegistry),
 		Aliases:         p.config.Serve.Aliases,
 		Hosts:           p.config.Serve.Hosts,
 		Missing:         missing,
+		Page:            pages,
 		Log:             p.log,
 	})
 	if err != nil {
 		return usageErrorf("%w", err)
+	}
+	if missing != nil { // the store can be written to
+		defer p.recordUsage(c.Context, st, handler)()
 	}
 	format := cmp.Or(c.String("access-log"), p.config.Serve.AccessLog, string(serve.LogText))
 	if p.quiet {
@@ -162,4 +176,38 @@ func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher)
 	}
 	p.say("stopped")
 	return nil
+}
+
+// usageEvery is how often is recorded what was asked for. Each time the manifests
+// that are kept in memory are read anew.
+const usageEvery = time.Minute
+
+// recordUsage writes down what is asked for, until the function that it returns
+// is called.
+func (p *program) recordUsage(ctx context.Context, st *store.Store, handler *serve.Handler) (stop func()) {
+	record := func() {
+		// Also when the server stops, so not with its context.
+		if err := st.RecordUsage(context.WithoutCancel(ctx), handler.TakeUsage()); err != nil {
+			p.log.Warn("not recorded", "error", err)
+		}
+	}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(usageEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				record()
+			case <-done:
+				record()
+				return
+			}
+		}
+	})
+	return func() {
+		close(done)
+		wg.Wait()
+	}
 }

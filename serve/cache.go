@@ -30,6 +30,8 @@ const (
 type answer struct {
 	manifest                            store.Manifest
 	mediaType, digest, etag, byteLength []string
+
+	used *used // nil if it is not kept
 }
 
 func newAnswer(m store.Manifest) *answer {

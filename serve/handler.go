@@ -31,6 +31,10 @@ type Options struct {
 	// misses. Nil is nobody.
 	Missing Fetcher
 
+	// Page answers / and what is below /-/, where no registry is. Nil is a line
+	// of text.
+	Page http.Handler
+
 	// Log gets the errors whose text clients do not see. Nil drops them.
 	Log *slog.Logger
 }
@@ -44,6 +48,8 @@ type Handler struct {
 	cache   *cache // of manifests; nil if content has no version
 	missing Fetcher
 	names   names
+	page    http.Handler
+	usage   usage
 	watches watches
 	log     *slog.Logger
 }
@@ -59,7 +65,10 @@ func New(content Content, opts Options) (*Handler, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{content: probing{content}, names: names, log: log}
+	h := &Handler{content: probing{content}, names: names, page: opts.Page, log: log}
+	if h.page == nil {
+		h.page = http.HandlerFunc(rootPage)
+	}
 	if v, ok := content.(Versioned); ok {
 		h.cache = newCache(v)
 	}
@@ -123,15 +132,23 @@ func (h *Handler) answer(w http.ResponseWriter, r *http.Request, req *request) e
 		h.watched(w, r, req)
 	case kindPing:
 		writeBody(w, r, http.StatusOK, "application/json", []byte("{}"))
-	case kindRoot:
-		rootPage(w, r)
+	case kindPage:
+		h.page.ServeHTTP(w, r)
 	default:
-		writeBody(w, r, http.StatusNotFound, "text/plain; charset=utf-8", []byte("not found: the registry is under /v2/\n"))
+		notFound(w, r)
 	}
 	return nil
 }
 
+func notFound(w http.ResponseWriter, r *http.Request) {
+	writeBody(w, r, http.StatusNotFound, "text/plain; charset=utf-8", []byte("not found: the registry is under /v2/\n"))
+}
+
 func rootPage(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/" {
+		notFound(w, r)
+		return
+	}
 	const text = "mirrorctl: a read-only mirror of container images. The registry is under /v2/.\n"
 	status := http.StatusOK
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {

@@ -21,6 +21,11 @@ func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, req *request)
 		}
 		return err
 	}
+	if a.used != nil {
+		a.used.note()
+	} else {
+		h.usage.of(req.repo, req.reference).note()
+	}
 	header := w.Header()
 	header["Content-Type"] = a.mediaType
 	header["Docker-Content-Digest"] = a.digest
@@ -63,6 +68,7 @@ func (h *Handler) lookup(ctx context.Context, req *request) (a *answer, hit bool
 	if _, probe := probeIn(req.repo); now != nil && !probe {
 		// A copy of the name: the request's is a part of its URL.
 		key.repo.Registry, key.repo.Path, key.reference = strings.Clone(key.repo.Registry), strings.Clone(key.repo.Path), strings.Clone(key.reference)
+		a.used = h.usage.of(key.repo, key.reference)
 		now.add(key, a)
 	}
 	return a, true, nil

@@ -21,8 +21,8 @@ const (
 	// The zero kind is a path outside the API.
 	kindOutside kind = iota
 
-	// /, for people who open the address in a browser.
-	kindRoot
+	// / and what is below /-/, for people who open the address in a browser.
+	kindPage
 
 	// end-1	GET	/v2/	200	404/401
 	kindPing
@@ -90,8 +90,8 @@ type page struct {
 func (n *names) route(method, host string, u *url.URL) (request, error) {
 	before, rest, ok := n.cutAPI(u.Path)
 	if !ok {
-		if u.Path == "/" {
-			return request{kind: kindRoot}, nil
+		if u.Path == "/" || strings.HasPrefix(u.Path, "/-/") {
+			return request{kind: kindPage}, nil
 		}
 		return request{}, nil
 	}

@@ -13,7 +13,7 @@ func TestRoute(t *testing.T) {
 	sha256 := digest.SHA256.FromString("x").String()
 	sha512 := digest.SHA512.FromString("x").String()
 	kinds := map[kind]string{
-		kindOutside: "outside", kindRoot: "root", kindPing: "ping", kindBlob: "blob",
+		kindOutside: "outside", kindPage: "root", kindPing: "ping", kindBlob: "blob",
 		kindManifest: "manifest", kindTags: "tags", kindReferrers: "referrers", kindCatalog: "catalog",
 	}
 	n := testNames(t, "")
@@ -171,7 +171,7 @@ func FuzzRoute(f *testing.F) {
 			return
 		}
 		switch req.kind {
-		case kindOutside, kindRoot, kindPing:
+		case kindOutside, kindPage, kindPing:
 			return
 		case kindCatalog:
 			if host := req.repo.Registry; host != "" {

@@ -91,6 +91,11 @@ func TestList(t *testing.T) {
 	if states["moved"] != 1 || states["vanished"] != 1 || states[""] != 2 {
 		t.Errorf("states = %v", states)
 	}
+	registries, err := s.Registries(t.Context())
+	check(err)
+	if !slices.Equal(registries, []string{"docker.io", "ghcr.io"}) {
+		t.Errorf("registries = %q", registries)
+	}
 	totals, err := s.Totals(t.Context())
 	check(err)
 	if totals.Pins != 4 || totals.Blobs != count(t, s, "SELECT count(*) FROM blob") || totals.Bytes <= 0 {

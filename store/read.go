@@ -133,6 +133,20 @@ func (s *Store) Repositories(ctx context.Context, registry, last string, n int) 
 	return repos, nil
 }
 
+// Registries lists the registries of which something is pinned, sorted.
+func (s *Store) Registries(ctx context.Context) ([]string, error) {
+	// One step of the index for each registry, not one for each pin.
+	registries, err := list(ctx, s.reader, func(rows *sql.Rows) (r string, err error) { return r, rows.Scan(&r) },
+		`WITH RECURSIVE one (registry) AS (
+			SELECT min(registry) FROM pin
+			UNION ALL SELECT (SELECT min(registry) FROM pin WHERE registry > one.registry) FROM one WHERE one.registry IS NOT NULL
+		) SELECT registry FROM one WHERE registry IS NOT NULL`)
+	if err != nil {
+		return nil, fmt.Errorf("registries: %w", err)
+	}
+	return registries, nil
+}
+
 // Referrers lists the manifests that refer to subject, such as signatures and
 // SBOMs, as the referrers API describes them (distribution specification 1.1,
 // "Listing Referrers"): with artifact type and annotations.

@@ -61,6 +61,9 @@ type Standing struct {
 // RecordStandings replaces what is known of references. What is not pinned is
 // left out.
 func (s *Store) RecordStandings(ctx context.Context, all []Standing) error {
+	if len(all) == 0 {
+		return nil
+	}
 	err := s.updateSoon(ctx, func(tx *sql.Tx) error {
 		for _, one := range all {
 			_, err := tx.ExecContext(ctx, `INSERT OR REPLACE INTO standing (registry, repository, reference, at, state, now)
