@@ -50,7 +50,27 @@ func (s *Store) List(ctx context.Context, q Query) (pins []Listed, total int, er
 	if err != nil {
 		return nil, 0, fmt.Errorf("list: %w", err)
 	}
-	pins, err = list(ctx, s.reader, func(rows *sql.Rows) (l Listed, err error) {
+	pins, err = s.listed(ctx, where+` ORDER BY `+q.order()+`registry, repository, reference LIMIT ? OFFSET ?`, append(args, q.Limit, q.Offset)...)
+	if err != nil {
+		return nil, 0, fmt.Errorf("list: %w", err)
+	}
+	return pins, total, nil
+}
+
+// ListOne returns a pin as List does, or ErrNotFound.
+func (s *Store) ListOne(ctx context.Context, repo Repository, reference string) (Listed, error) {
+	pins, err := s.listed(ctx, "registry = ? AND repository = ? AND reference = ?", repo.Registry, repo.Path, reference)
+	if err == nil && len(pins) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Listed{}, fmt.Errorf("%s: %w", Pin{Repository: repo, Reference: reference}.Name(), err)
+	}
+	return pins[0], nil
+}
+
+func (s *Store) listed(ctx context.Context, where string, args ...any) ([]Listed, error) {
+	pins, err := list(ctx, s.reader, func(rows *sql.Rows) (l Listed, err error) {
 		var at int64
 		var hits, last, asked sql.NullInt64
 		var state, now sql.NullString
@@ -70,18 +90,19 @@ func (s *Store) List(ctx context.Context, q Query) (pins []Listed, total int, er
 		FROM pin JOIN manifest ON manifest.digest = pin.digest
 		LEFT JOIN usage USING (registry, repository, reference)
 		LEFT JOIN standing USING (registry, repository, reference)
-		WHERE `+where+` ORDER BY `+q.order()+`registry, repository, reference LIMIT ? OFFSET ?`, append(args, q.Limit, q.Offset)...)
+		WHERE `+where, args...)
 	if err != nil {
-		return nil, 0, fmt.Errorf("list: %w", err)
+		return nil, err
 	}
 	for i := range pins {
-		offers, err := selectOffers(ctx, s.reader, "WHERE pin.digest = ?", pins[i].Digest.String())
+		p := &pins[i]
+		offers, err := selectOffers(ctx, s.reader, "WHERE registry = ? AND repository = ? AND reference = ?", p.Registry, p.Path, p.Reference)
 		if err != nil {
-			return nil, 0, fmt.Errorf("%s: %w", pins[i].Name(), err)
+			return nil, fmt.Errorf("%s: %w", p.Name(), err)
 		}
-		pins[i].Platforms = offers.platforms(pins[i].Digest)
+		p.Platforms = offers.platforms(p.Digest)
 	}
-	return pins, total, nil
+	return pins, nil
 }
 
 func (q Query) where() (string, []any) {

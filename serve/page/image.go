@@ -65,19 +65,10 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	repo, ref := pin.Repository, pin.Reference
-	content := imagePage{Pin: pin, Platforms: platformNames(pin.Platforms), Pulls: h.pulls(r, pin)}
-	pins, _, err := h.Store.List(r.Context(), store.Query{Search: pin.Name(), Limit: perPage})
-	if err != nil {
-		return err
+	content := imagePage{
+		Pin: pin.Pin, Usage: h.usage(pin.Usage), Standing: pin.Standing,
+		Platforms: platformNames(pin.Platforms), Pulls: h.pulls(r, pin.Name()),
 	}
-	content.Usage = store.Usage{Repository: repo, Reference: ref}
-	for _, one := range pins {
-		if one.Name() == pin.Name() {
-			content.Usage, content.Standing = one.Usage, one.Standing
-		}
-	}
-	content.Usage = h.usage(content.Usage)
 	for _, s := range states {
 		if s.name == content.Standing.State {
 			content.Meaning = s.meaning
@@ -89,7 +80,7 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) error {
 	}
 	content.Root = h.show(r.Context(), &tree, map[digest.Digest]bool{})
 	scale(content.Root, largest(content.Root))
-	if content.History, err = h.Store.History(r.Context(), repo, ref, maxHistory); err != nil {
+	if content.History, err = h.Store.History(r.Context(), pin.Repository, pin.Reference, maxHistory); err != nil {
 		return err
 	}
 	if h.Admin != nil {
@@ -99,15 +90,15 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) error {
 }
 
 // named is the pin that a path names. The error is a page.
-func (h *Handler) named(r *http.Request) (store.Pin, error) {
+func (h *Handler) named(r *http.Request) (store.Listed, error) {
 	name, err := reference.ParseNormalizedNamed(r.PathValue("name"))
 	if err != nil {
-		return store.Pin{}, notPinned(r.PathValue("name"))
+		return store.Listed{}, notPinned(r.PathValue("name"))
 	}
 	repo, ref := store.Locate(name)
-	pin, err := h.Store.Pin(r.Context(), repo, ref)
+	pin, err := h.Store.ListOne(r.Context(), repo, ref)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.Pin{}, notPinned(name.String())
+		return store.Listed{}, notPinned(name.String())
 	}
 	return pin, err
 }
@@ -118,9 +109,9 @@ func notPinned(name string) error {
 
 // pulls are the commands that get an image from this mirror by its own address,
 // which needs no configuration.
-func (h *Handler) pulls(r *http.Request, pin store.Pin) []pull {
+func (h *Handler) pulls(r *http.Request, name string) []pull {
 	address, tls := h.address(r)
-	name := address + "/" + pin.Name()
+	name = address + "/" + name
 	podman, skopeo := "podman pull ", "skopeo inspect "
 	crane := "crane manifest "
 	if !tls {

@@ -29,7 +29,7 @@ func (h *Handler) askRemove(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return h.render(w, r, http.StatusOK, "remove.html", "Remove "+pin.Name(), removePage{
-		Pin: pin, URL: imageURL(pin.Name()), Token: h.token(user, pin.Name()), User: user,
+		Pin: pin.Pin, URL: imageURL(pin.Name()), Token: h.token(user, pin.Name()), User: user,
 	})
 }
 
