@@ -43,31 +43,42 @@ func (s *Store) Remove(ctx context.Context, repo Repository, reference string) (
 		if err != nil {
 			return err
 		}
-		if err := forgetPin(ctx, tx, repo, reference); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, "DELETE FROM pin WHERE registry = ? AND repository = ? AND reference = ?", repo.Registry, repo.Path, reference)
-		if err != nil {
-			return err
-		}
-		if err := addHistory(ctx, tx, "remove", repo, reference, pin.Digest, time.Now().Unix()); err != nil {
-			return err
-		}
-		dropped, err = unpublish(ctx, tx, repo, pin.Digest)
+		dropped, err = removePin(ctx, tx, pin)
 		return err
 	})
 	if err != nil {
 		return Pin{}, Freed{}, err
 	}
+	freed, err := s.collectAll(ctx, dropped)
+	return pin, freed, err
+}
+
+// removePin takes a pin away and returns what was put on the collector's list.
+func removePin(ctx context.Context, tx *sql.Tx, pin Pin) ([]digest.Digest, error) {
+	if err := forgetPin(ctx, tx, pin.Repository, pin.Reference); err != nil {
+		return nil, err
+	}
+	_, err := tx.ExecContext(ctx, "DELETE FROM pin WHERE registry = ? AND repository = ? AND reference = ?", pin.Registry, pin.Path, pin.Reference)
+	if err != nil {
+		return nil, err
+	}
+	if err := addHistory(ctx, tx, "remove", pin.Repository, pin.Reference, pin.Digest, time.Now().Unix()); err != nil {
+		return nil, err
+	}
+	return unpublish(ctx, tx, pin.Repository, pin.Digest)
+}
+
+// collectAll drops those of the digests that nothing needs.
+func (s *Store) collectAll(ctx context.Context, dropped []digest.Digest) (Freed, error) {
 	var freed Freed
 	for batch := range slices.Chunk(dropped, collectBatch) {
 		n, err := s.collect(ctx, batch)
 		freed.add(n)
 		if err != nil {
-			return pin, freed, err
+			return freed, err
 		}
 	}
-	return pin, freed, nil
+	return freed, nil
 }
 
 // unpublish drops the manifests that only d kept, puts their blobs on the

@@ -49,6 +49,32 @@ func (s *Store) RecordUsage(ctx context.Context, used []Usage) error {
 	return nil
 }
 
+// StartRecording notes that usage is recorded from now on, if it was not
+// already: what has no usage was then not asked for.
+func (s *Store) StartRecording(ctx context.Context) error {
+	since, err := s.RecordingSince(ctx)
+	if err != nil || !since.IsZero() {
+		return err
+	}
+	return s.update(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, "INSERT INTO recording (since) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM recording)", time.Now().Unix())
+		return err
+	})
+}
+
+// RecordingSince returns since when usage is recorded; zero if nobody did.
+func (s *Store) RecordingSince(ctx context.Context) (time.Time, error) {
+	var since int64
+	err := s.reader.QueryRowContext(ctx, "SELECT since FROM recording").Scan(&since)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("usage: %w", err)
+	}
+	return time.Unix(since, 0).UTC(), nil
+}
+
 // Standing is what an upstream said of a pinned reference when it was asked.
 type Standing struct {
 	Repository

@@ -23,3 +23,8 @@ CREATE TABLE standing (
 -- Who did it, and why.
 ALTER TABLE history ADD COLUMN note TEXT NOT NULL DEFAULT '';
 CREATE INDEX history_reference ON history (registry, repository, reference);
+
+-- Since when usage is recorded; one row, or none if nobody did.
+CREATE TABLE recording (
+	since INTEGER NOT NULL -- Unix seconds
+) STRICT;
