@@ -140,6 +140,9 @@ func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher,
 		return usageErrorf("%w", err)
 	}
 	if missing != nil { // the store can be written to
+		if err := st.StartRecording(c.Context); err != nil {
+			return storeError(err)
+		}
 		defer p.recordUsage(c.Context, st, handler)()
 	}
 	format := cmp.Or(c.String("access-log"), p.config.Serve.AccessLog, string(serve.LogText))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -11,11 +12,16 @@ import (
 
 // Event is something that happened to a reference.
 type Event struct {
-	At     time.Time
-	Action string // pin, move or remove
-	Digest digest.Digest
-	Note   string // who did it, or why; see WithNote
+	Repository
+	Reference string
+	At        time.Time
+	Action    string // pin, move or remove
+	Digest    digest.Digest
+	Note      string // who did it, or why; see WithNote
 }
+
+// Name returns the fully qualified name.
+func (e Event) Name() string { return Pin{Repository: e.Repository, Reference: e.Reference}.Name() }
 
 // noteKey is the key of a note in a context.
 type noteKey struct{}
@@ -33,17 +39,26 @@ func addHistory(ctx context.Context, tx *sql.Tx, action string, repo Repository,
 	return err
 }
 
-// History returns what happened to a reference, the latest first, at most n.
-func (s *Store) History(ctx context.Context, repo Repository, reference string, n int) ([]Event, error) {
+// History returns the last n events, of all references or of those given, the
+// latest first; all if n is negative.
+func (s *Store) History(ctx context.Context, n int, of ...Pin) ([]Event, error) {
+	where, args := "1", []any{}
+	if len(of) > 0 {
+		terms := make([]string, len(of))
+		for i, pin := range of {
+			terms[i] = "registry = ? AND repository = ? AND reference = ?"
+			args = append(args, pin.Registry, pin.Path, pin.Reference)
+		}
+		where = strings.Join(terms, " OR ")
+	}
 	events, err := list(ctx, s.reader, func(rows *sql.Rows) (e Event, err error) {
 		var at int64
-		err = rows.Scan(&at, &e.Action, &e.Digest, &e.Note)
+		err = rows.Scan(&at, &e.Action, &e.Registry, &e.Path, &e.Reference, &e.Digest, &e.Note)
 		e.At = time.Unix(at, 0).UTC()
 		return e, err
-	}, `SELECT at, action, digest, note FROM history WHERE registry = ? AND repository = ? AND reference = ? ORDER BY id DESC LIMIT ?`,
-		repo.Registry, repo.Path, reference, n)
+	}, "SELECT at, action, registry, repository, reference, digest, note FROM history WHERE "+where+" ORDER BY id DESC LIMIT ?", append(args, n)...)
 	if err != nil {
-		return nil, fmt.Errorf("history of %s: %w", Pin{Repository: repo, Reference: reference}.Name(), err)
+		return nil, fmt.Errorf("history: %w", err)
 	}
 	return events, nil
 }

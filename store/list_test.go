@@ -137,7 +137,7 @@ func TestRemoveForgets(t *testing.T) {
 	if n := count(t, s, "SELECT (SELECT count(*) FROM standing) + (SELECT count(*) FROM usage)"); n != 0 {
 		t.Errorf("%d rows are left of a removed pin", n)
 	}
-	events, err := s.History(t.Context(), debian, "12", 10)
+	events, err := s.History(t.Context(), 10, Pin{Repository: debian, Reference: "12"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func (h *Handler) image(w http.ResponseWriter, r *http.Request) error {
 	}
 	content.Root = h.show(r.Context(), &tree, map[digest.Digest]bool{})
 	scale(content.Root, largest(content.Root))
-	if content.History, err = h.Store.History(r.Context(), pin.Repository, pin.Reference, maxHistory); err != nil {
+	if content.History, err = h.Store.History(r.Context(), maxHistory, pin.Pin); err != nil {
 		return err
 	}
 	if h.Admin != nil {

@@ -103,7 +103,7 @@ func TestRemove(t *testing.T) {
 	if _, err := b.store.Pin(t.Context(), debian, "12"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("the pin after it was removed: %v", err)
 	}
-	events, err := b.store.History(t.Context(), debian, "12", 1)
+	events, err := b.store.History(t.Context(), 1, pin)
 	if err != nil || len(events) != 1 || events[0].Note != "removed on the page by alice" {
 		t.Errorf("history: %+v, %v", events, err)
 	}
