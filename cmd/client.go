@@ -43,7 +43,8 @@ func (p *program) clientCommand() *cli.Command {
 			&cli.StringFlag{Name: "root", Value: "/", Usage: "write below `DIR`, for images of machines"},
 			&cli.BoolFlag{Name: "json", Usage: "print an array of objects: path, mode, content, note"},
 		),
-		Action: p.client,
+		BashComplete: p.completeWords(clientNames()...),
+		Action:       p.client,
 	}
 }
 
@@ -93,13 +94,18 @@ func (p *program) client(c *cli.Context) error {
 	return nil
 }
 
-func knownClient(name string) error {
+func clientNames() []string {
 	var names []string
 	for _, known := range client.Clients() {
-		if known.Name == name {
-			return nil
-		}
 		names = append(names, known.Name)
+	}
+	return names
+}
+
+func knownClient(name string) error {
+	names := clientNames()
+	if slices.Contains(names, name) {
+		return nil
 	}
 	if near := nearest(name, names); near != "" {
 		return usageErrorf("client %q is not known; did you mean %s?", name, near)

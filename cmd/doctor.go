@@ -41,7 +41,8 @@ func (p *program) doctorCommand() *cli.Command {
 			&cli.DurationFlag{Name: "wait", Usage: "start no client, but print the image's name and wait `DURATION` for somebody to pull it, wherever that is"},
 			&cli.BoolFlag{Name: "json", Usage: "print an array of objects: client, registry, ok, cause, hint, requests"},
 		),
-		Action: p.doctor,
+		BashComplete: p.completeWords(clientNames()...),
+		Action:       p.doctor,
 	}
 }
 

@@ -22,7 +22,8 @@ func (p *program) historyCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: at, action, name, digest, note"},
 			&cli.IntFlag{Name: "last", Aliases: []string{"n"}, Usage: "show the last `N`; 0 is all", Value: 100},
 		},
-		Action: p.history,
+		BashComplete: p.completeImages,
+		Action:       p.history,
 	}
 }
 

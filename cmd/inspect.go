@@ -20,8 +20,9 @@ func (p *program) inspectCommand() *cli.Command {
 		Description: "Shows the index, platforms, layers, attestations and signatures of an image, with\n" +
 			"sizes, and which blobs other images in the store share.\n\n" +
 			"   mirrorctl inspect debian:bookworm",
-		Flags:  []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the tree as JSON"}},
-		Action: p.inspect,
+		Flags:        []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the tree as JSON"}},
+		BashComplete: p.completeImages,
+		Action:       p.inspect,
 	}
 }
 

@@ -33,7 +33,8 @@ func (p *program) outdatedCommand() *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object per image, current ones too: name, state, locked, now, error"},
 			&cli.BoolFlag{Name: "exit-code", Usage: "exit with 1 if an image is not current"},
 		},
-		Action: p.outdated,
+		BashComplete: p.completeImages,
+		Action:       p.outdated,
 	}
 }
 

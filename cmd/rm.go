@@ -19,8 +19,9 @@ func (p *program) rmCommand() *cli.Command {
 		Description: "Drops the pin from the store, and from mirror.lock here if it holds it, and frees\n" +
 			"what no other pinned image needs.\n\n" +
 			"   mirrorctl rm ubuntu:20.04",
-		Flags:  []cli.Flag{&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "also drop the images from `FILE`"}},
-		Action: p.rm,
+		Flags:        []cli.Flag{&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "also drop the images from `FILE`"}},
+		BashComplete: p.completeImages,
+		Action:       p.rm,
 	}
 }
 

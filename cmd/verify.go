@@ -24,7 +24,8 @@ func (p *program) verifyCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "repair", Usage: "fetch what is damaged from upstream"},
 		},
-		Action: p.verify,
+		BashComplete: p.completeImages,
+		Action:       p.verify,
 	}
 }
 

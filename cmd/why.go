@@ -28,7 +28,8 @@ func (p *program) whyCommand() *cli.Command {
 		Flags: append(discoverFlags(),
 			&cli.StringFlag{Name: "lockfile", Value: lockfile.DefaultName, Usage: "take files and digests from `FILE`"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object a line: name, file, line, stage, kind; args"}),
-		Action: p.why,
+		BashComplete: p.completeImages,
+		Action:       p.why,
 	}
 }
 
