@@ -170,7 +170,7 @@ func TestPages(t *testing.T) {
 		"# debian.sh --arch 'amd64' out/ 'bookworm' '@1763337600'": 48_000,
 	}, "# debian.sh --arch 'amd64' out/ 'bookworm' '@1763337600'")
 	upstream.image("library/python", "3.13-slim", map[string]int{
-		"# debian.sh --arch 'amd64' out/ 'bookworm' '@1763337600'":                             48_000,
+		"# debian.sh --arch 'amd64' out/ 'bookworm' '@1763337600'":                              48_000,
 		"RUN /bin/sh -c apt-get update && apt-get install -y ca-certificates tzdata # buildkit": 21_000,
 		"RUN /bin/sh -c wget -O python.tar.xz https://www.python.org/ftp/python # buildkit":     34_000,
 		"CMD [\"python3\"]": 250,
