@@ -10,17 +10,16 @@ import (
 	"time"
 )
 
-// The codes of the registry API: distribution-spec, "Error Codes", and for
-// what it has no code, those of Docker's registry.
+// The codes of the registry API: distribution-spec, "Error Codes". A 4XX answer
+// has one of these; the last two are Docker's, for 5XX.
 const (
 	codeBlobUnknown     = "BLOB_UNKNOWN"
 	codeDigestInvalid   = "DIGEST_INVALID"
 	codeManifestUnknown = "MANIFEST_UNKNOWN"
 	codeNameInvalid     = "NAME_INVALID"
 	codeNameUnknown     = "NAME_UNKNOWN"
+	codeSizeInvalid     = "SIZE_INVALID"
 	codeUnsupported     = "UNSUPPORTED"
-	codePageInvalid     = "PAGINATION_NUMBER_INVALID"
-	codeRangeInvalid    = "RANGE_INVALID"
 	codeUnavailable     = "UNAVAILABLE"
 	codeUnknown         = "UNKNOWN"
 )
@@ -45,7 +44,7 @@ var (
 	errEncodedSlash = &apiError{status: http.StatusBadRequest, code: codeNameInvalid, message: "not a repository name: a slash must not be written as %2F"}
 	errNamespace    = &apiError{status: http.StatusBadRequest, code: codeNameInvalid, message: "ns is not a registry's host name, such as ghcr.io or localhost:5000"}
 	errQuery        = &apiError{status: http.StatusBadRequest, code: codeNameInvalid, message: "the query is not properly escaped"}
-	errPageSize     = &apiError{status: http.StatusBadRequest, code: codePageInvalid, message: "n is not a number of names"}
+	errPageSize     = &apiError{status: http.StatusBadRequest, code: codeUnsupported, message: "n is not a number of names"}
 	errDigest       = &apiError{status: http.StatusBadRequest, code: codeDigestInvalid, message: "not a digest: sha256: and 64, or sha512: and 128 lower-case hexadecimal digits"}
 	errTag          = &apiError{status: http.StatusNotFound, code: codeManifestUnknown, message: "no such tag: letters, digits, ., _ and -, 128 characters at most", miss: true}
 )

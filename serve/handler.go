@@ -107,6 +107,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		defer func() { h.watches.note(token, r, out.status) }()
 	}
 	req, err := h.names.route(r.Method, r.Host, r.URL)
+	if req.ns != "" {
+		header["Oci-Namespace"] = []string{req.ns} // distribution-spec, "Registry Proxying"
+	}
 	if err == nil {
 		err = h.answer(w, r, &req)
 	}
@@ -202,7 +205,7 @@ func (w *contentWriter) WriteHeader(status int) {
 	switch status {
 	case http.StatusRequestedRangeNotSatisfiable:
 		w.replaced = true
-		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeRangeInvalid, message: "the range is not within the content"})
+		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeSizeInvalid, message: "the range is not within the content"})
 	case http.StatusPreconditionFailed:
 		w.replaced = true
 		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeUnsupported, message: "the content is not the one that If-Match names"})

@@ -67,6 +67,9 @@ func TestManifest(t *testing.T) {
 				"X-Content-Type-Options":          {"nosniff"},
 				"X-Mirrorctl-Cache":               {"hit"},
 			}
+			if _, ns, ok := strings.Cut(target, "?ns="); ok {
+				want["Oci-Namespace"] = []string{ns}
+			}
 			if !maps.EqualFunc(res.Header, want, func(a, b []string) bool { return strings.Join(a, ",") == strings.Join(b, ",") }) {
 				t.Errorf("%s %s: headers %v, want %v", method, target, res.Header, want)
 			}
@@ -147,12 +150,12 @@ func TestRange(t *testing.T) {
 		{"bytes=-3", 206, "hij", "bytes 17-19/20"},
 		{"bytes=-999", 206, testBlob, "bytes 0-19/20"},
 		{"bytes=19-19", 206, "j", "bytes 19-19/20"},
-		{"bytes=20-", 416, codeRangeInvalid, "bytes */20"},
-		{"bytes=999-", 416, codeRangeInvalid, "bytes */20"},
-		{"bytes=9-5", 416, codeRangeInvalid, ""},
-		{"bytes=x", 416, codeRangeInvalid, ""},
-		{"bytes=-0", 416, codeRangeInvalid, "bytes */20"},
-		{"bytes=-00", 416, codeRangeInvalid, "bytes */20"},
+		{"bytes=20-", 416, codeSizeInvalid, "bytes */20"},
+		{"bytes=999-", 416, codeSizeInvalid, "bytes */20"},
+		{"bytes=9-5", 416, codeSizeInvalid, ""},
+		{"bytes=x", 416, codeSizeInvalid, ""},
+		{"bytes=-0", 416, codeSizeInvalid, "bytes */20"},
+		{"bytes=-00", 416, codeSizeInvalid, "bytes */20"},
 		{"lines=1-2", 200, testBlob, ""},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
@@ -255,7 +258,7 @@ func TestErrors(t *testing.T) {
 		{"GET", "/v2/absent", nil, 404, codeNameUnknown, ""},
 		{"GET", "/v2/De/manifests/1", nil, 400, codeNameInvalid, ""},
 		{"GET", "/v2/a/blobs/sha256:1", nil, 400, codeDigestInvalid, ""},
-		{"GET", "/v2/a/tags/list?n=-2", nil, 400, codePageInvalid, ""},
+		{"GET", "/v2/a/tags/list?n=-2", nil, 400, codeUnsupported, ""},
 		{"PUT", "/v2/debian/manifests/sid", nil, 405, codeUnsupported, "Allow: GET, HEAD"},
 		{"POST", "/v2/", nil, 405, codeUnsupported, "Allow: GET, HEAD"},
 		{"GET", blob, errors.New("secret"), 500, codeUnknown, ""},

@@ -71,6 +71,9 @@ type request struct {
 
 	// page is what was asked for by tags and catalog.
 	page page
+
+	// ns is the registry as the query names it; empty if it does not.
+	ns string
 }
 
 func (r *request) digest() digest.Digest { return digest.Digest(r.reference) }
@@ -108,9 +111,11 @@ func (n *names) route(method, host string, u *url.URL) (request, error) {
 	if scope == "" {
 		scope = n.virtual(host)
 	}
-	if ns, ok := queryValue(u.RawQuery, "ns"); !ok {
+	ns, ok := queryValue(u.RawQuery, "ns")
+	if !ok {
 		return request{}, errQuery
-	} else if ns != "" {
+	}
+	if ns != "" {
 		if scope = n.registry(ns); scope == "" {
 			return request{}, errNamespace
 		}
@@ -118,13 +123,15 @@ func (n *names) route(method, host string, u *url.URL) (request, error) {
 
 	rest, last, hasName := cutLast(rest)
 	if last == "_catalog" {
-		return n.routeCatalog(u, scope, rest, hasName)
+		req, err := n.routeCatalog(u, scope, rest, hasName)
+		req.ns = ns
+		return req, err
 	}
 	name, verb, hasName := cutLast(rest)
 	if !hasName {
 		return request{}, errNoEndpoint
 	}
-	var req request
+	req := request{ns: ns}
 	switch {
 	case name == extension && verb == "doctor" && validToken(last):
 		return request{kind: kindWatch, reference: last}, nil

@@ -69,12 +69,12 @@ func TestRoute(t *testing.T) {
 		{"GET", "/v2/tags/tags/list", "tags"},
 		{"GET", "/v2/a/tags/list?n=0", "tags"},
 		{"GET", "/v2/a/tags/list?n=", "tags"},
-		{"GET", "/v2/a/tags/list?n=-1", codePageInvalid},
-		{"GET", "/v2/a/tags/list?n=%2B1", codePageInvalid},
-		{"GET", "/v2/a/tags/list?n=1.5", codePageInvalid},
-		{"GET", "/v2/a/tags/list?n=x", codePageInvalid},
-		{"GET", "/v2/a/tags/list?n=99999999999999999999", codePageInvalid},
-		{"GET", "/v2/a/tags/list?n=%", codePageInvalid},
+		{"GET", "/v2/a/tags/list?n=-1", codeUnsupported},
+		{"GET", "/v2/a/tags/list?n=%2B1", codeUnsupported},
+		{"GET", "/v2/a/tags/list?n=1.5", codeUnsupported},
+		{"GET", "/v2/a/tags/list?n=x", codeUnsupported},
+		{"GET", "/v2/a/tags/list?n=99999999999999999999", codeUnsupported},
+		{"GET", "/v2/a/tags/list?n=%", codeUnsupported},
 		{"GET", "/v2/a/tags/list?last=%", codeNameInvalid},
 		{"GET", "/v2/tags/list", codeNameUnknown},
 		{"GET", "/v2/a/tags/other", codeNameUnknown},
@@ -90,7 +90,7 @@ func TestRoute(t *testing.T) {
 		{"GET", "/v2/ghcr.io/_catalog?ns=ghcr.io", "catalog"},
 		{"GET", "/v2/ghcr.io/_catalog?ns=quay.io", codeNameUnknown},
 		{"GET", "/v2/library/_catalog", codeNameUnknown},
-		{"GET", "/v2/_catalog?n=x", codePageInvalid},
+		{"GET", "/v2/_catalog?n=x", codeUnsupported},
 		{"GET", "/v2/_catalog/", codeNameUnknown},
 
 		// Writes, before anything else is looked at.
@@ -143,8 +143,10 @@ func TestQueryValue(t *testing.T) {
 	}
 }
 
-// FuzzRoute holds that no URL panics and that what comes out is valid by the
-// rules of distribution/reference and go-digest.
+// FuzzRoute holds that no request panics, that what comes out is valid by the
+// rules of distribution/reference and go-digest and could be no path out of a
+// folder, that ns decides, and that the plainest way to write the same request
+// means the same.
 func FuzzRoute(f *testing.F) {
 	sha256 := digest.SHA256.FromString("x").String()
 	for _, seed := range []string{
@@ -158,10 +160,13 @@ func FuzzRoute(f *testing.F) {
 	}
 	n := testNames(f, "")
 	f.Fuzz(func(t *testing.T, method, host, target string) {
+		// As net/http reads it, and what it would refuse all the same.
 		u, err := url.ParseRequestURI(target)
 		if err != nil {
 			path, query, _ := strings.Cut(target, "?")
 			u = &url.URL{Path: path, RawQuery: query}
+		} else if u.Host != "" {
+			host = u.Host // RFC 9112, section 3.2.2
 		}
 		req, err := n.route(method, host, u)
 		if err != nil {
@@ -170,47 +175,100 @@ func FuzzRoute(f *testing.F) {
 			}
 			return
 		}
-		switch req.kind {
-		case kindOutside, kindPage, kindPing:
-			return
-		case kindCatalog:
-			if host := req.repo.Registry; host != "" {
-				if again, ok := canonicalHost(host); !ok || again != host {
-					t.Fatalf("registry %q", host)
-				}
-			}
-		default:
-			// A name that is 64 hexadecimal digits is valid but is not what
-			// ParseNamed takes; with a tag it is.
-			named, err := reference.ParseNamed(req.repo.String() + ":tag")
-			if err != nil {
-				t.Fatalf("repository %q: %v", req.repo, err)
-			}
-			if reference.Domain(named) != req.repo.Registry || reference.Path(named) != req.repo.Path {
-				t.Fatalf("repository %q is read as %q", req.repo, named)
-			}
+		if req.kind != kindOutside && req.kind != kindPage && method != "GET" && method != "HEAD" {
+			t.Fatalf("%q is let through", method)
 		}
-		switch req.kind {
-		case kindTags, kindCatalog:
-			if req.page.n < 0 || req.page.n > pageLimit {
-				t.Fatalf("page of %d", req.page.n)
+		checkRequest(t, &req)
+		ns, _ := queryValue(u.RawQuery, "ns")
+		if ns != "" && req.repo.Registry != "" && req.repo.Registry != n.registry(ns) {
+			t.Fatalf("ns=%s leads to %s", ns, req.repo.Registry)
+		}
+		for _, plain := range plainURLs(&req) {
+			u, err := url.ParseRequestURI(plain)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if strings.ContainsAny(req.page.link, "<>\"\r\n ") {
-				t.Fatalf("link %q", req.page.link)
-			}
-		case kindManifest:
-			if !strings.Contains(req.reference, ":") {
-				named, _ := reference.WithName("a")
-				if _, err := reference.WithTag(named, req.reference); err != nil {
-					t.Fatalf("tag %q: %v", req.reference, err)
-				}
-				return
-			}
-			fallthrough
-		case kindBlob, kindReferrers:
-			if err := req.digest().Validate(); err != nil {
-				t.Fatalf("digest %q: %v", req.reference, err)
+			again, err := n.route("GET", "mirror.lan:5000", u)
+			if err != nil || again.kind != req.kind || again.repo != req.repo || again.reference != req.reference {
+				t.Fatalf("%q means %+v, and %s means %+v, %v", target, req, plain, again, err)
 			}
 		}
 	})
+}
+
+// checkRequest fails for a request that a Content must not get.
+func checkRequest(t *testing.T, req *request) {
+	t.Helper()
+	for part := range strings.SplitSeq(req.repo.Path+"/"+req.reference, "/") {
+		if part == "." || part == ".." {
+			t.Fatalf("dots in %+v", req)
+		}
+	}
+	switch req.kind {
+	case kindCatalog:
+		if host := req.repo.Registry; host != "" {
+			if again, ok := canonicalHost(host); !ok || again != host {
+				t.Fatalf("registry %q", host)
+			}
+		}
+	case kindBlob, kindManifest, kindTags, kindReferrers:
+		// A name that is 64 hexadecimal digits is valid but is not what
+		// ParseNamed takes; with a tag it is.
+		named, err := reference.ParseNamed(req.repo.String() + ":tag")
+		if err != nil {
+			t.Fatalf("repository %q: %v", req.repo, err)
+		}
+		if reference.Domain(named) != req.repo.Registry || reference.Path(named) != req.repo.Path {
+			t.Fatalf("repository %q is read as %q", req.repo, named)
+		}
+	}
+	switch req.kind {
+	case kindTags, kindCatalog:
+		if req.page.n < 0 || req.page.n > pageLimit {
+			t.Fatalf("page of %d", req.page.n)
+		}
+		if strings.ContainsAny(req.page.link, "<>\"\r\n ") {
+			t.Fatalf("link %q", req.page.link)
+		}
+	case kindManifest:
+		if !strings.Contains(req.reference, ":") {
+			named, _ := reference.WithName("a")
+			if _, err := reference.WithTag(named, req.reference); err != nil {
+				t.Fatalf("tag %q: %v", req.reference, err)
+			}
+			return
+		}
+		fallthrough
+	case kindBlob, kindReferrers:
+		if err := req.digest().Validate(); err != nil {
+			t.Fatalf("digest %q: %v", req.reference, err)
+		}
+	case kindWatch:
+		if !validToken(req.reference) {
+			t.Fatalf("token %q", req.reference)
+		}
+	}
+}
+
+// plainURLs are the ways to write a request that need no configuration.
+func plainURLs(req *request) []string {
+	rest := ""
+	switch req.kind {
+	case kindBlob:
+		rest = "/blobs/" + req.reference
+	case kindManifest:
+		rest = "/manifests/" + req.reference
+	case kindTags:
+		rest = "/tags/list"
+	case kindReferrers:
+		rest = "/referrers/" + req.reference
+	default:
+		return nil
+	}
+	registry, path := req.repo.Registry, req.repo.Path
+	return []string{
+		"/v2/" + registry + "/" + path + rest,
+		"/v2/" + registry + "/" + path + rest + "?ns=" + url.QueryEscape(registry),
+		"/" + registry + "/v2/" + registry + "/" + path + rest,
+	}
 }
