@@ -1,9 +1,13 @@
 package store
 
 import (
+	"bytes"
+	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -34,6 +38,9 @@ func TestSniffMediaType(t *testing.T) {
 	}
 }
 
+// FuzzParseManifest holds that what is taken for a manifest is read the same by
+// the image specification's own types, means the same however it is spaced, and
+// lists no more than its size can.
 func FuzzParseManifest(f *testing.F) {
 	types := []string{v1.MediaTypeImageIndex, v1.MediaTypeImageManifest, MediaTypeDockerIndex, MediaTypeDockerManifest, MediaTypeArtifact, "text/html"}
 	c, _ := debianImage()
@@ -50,12 +57,19 @@ func FuzzParseManifest(f *testing.F) {
 		if mediaType < 0 {
 			mediaType = -(mediaType + 1)
 		}
-		graph, err := ParseManifest(types[mediaType%len(types)], []byte(text))
+		as := types[mediaType%len(types)]
+		SniffMediaType([]byte(text))
+		configPlatform([]byte(text))
+		graph, err := ParseManifest(as, []byte(text))
 		if err != nil {
 			if len(graph.Children) > 0 || graph.Subject != nil {
 				t.Error("an error came with a graph")
 			}
 			return
+		}
+		// {"digest":"sha256:..."} has more bytes than a digest alone.
+		if most := len(text) / len(digest.FromString("")); len(graph.Children) > most {
+			t.Errorf("%d children in %d bytes", len(graph.Children), len(text))
 		}
 		for _, child := range graph.Children {
 			if err := checkDigest(child.Digest); err != nil || child.Size < 0 || child.Kind == "" {
@@ -66,7 +80,41 @@ func FuzzParseManifest(f *testing.F) {
 		if graph.Subject != nil && checkDigest(graph.Subject.Digest) != nil {
 			t.Errorf("subject is %+v", graph.Subject)
 		}
-		SniffMediaType([]byte(text))
-		configPlatform([]byte(text))
+
+		var spaced bytes.Buffer
+		if err := json.Indent(&spaced, []byte(text), "\t", "  "); err != nil {
+			t.Fatal(err)
+		}
+		if spaced.Len() <= MaxManifestSize {
+			again, err := ParseManifest(as, spaced.Bytes())
+			if err != nil || !reflect.DeepEqual(graph, again) {
+				t.Errorf("spaced it is %+v, %v, and was %+v", again, err, graph)
+			}
+		}
+		var index v1.Index
+		var image v1.Manifest
+		var listed []v1.Descriptor
+		switch {
+		case as == MediaTypeArtifact:
+			return // of no type that the specification still has
+		case IsIndex(as):
+			if err := json.Unmarshal([]byte(text), &index); err != nil {
+				t.Fatal(err)
+			}
+			listed = index.Manifests
+		default:
+			if err := json.Unmarshal([]byte(text), &image); err != nil {
+				t.Fatal(err)
+			}
+			listed = append([]v1.Descriptor{image.Config}, image.Layers...)
+		}
+		if len(listed) != len(graph.Children) {
+			t.Fatalf("%d children, and the specification has %d", len(graph.Children), len(listed))
+		}
+		for i, child := range graph.Children {
+			if !reflect.DeepEqual(child.Descriptor, listed[i]) {
+				t.Errorf("child %+v, and the specification has %+v", child, listed[i])
+			}
+		}
 	})
 }
