@@ -149,9 +149,7 @@ func findConfig(flag string, getenv func(string) string) (string, error) {
 	return "", nil
 }
 
-// loadConfig reads a configuration file. The error joins all mistakes, each with
-// file, line and column. Files that it names are not opened: a command that
-// needs no registry works without them.
+// loadConfig reads a configuration file.
 func loadConfig(path string) (config, error) {
 	data, err := readLimited(path)
 	if err != nil {
@@ -161,16 +159,27 @@ func loadConfig(path string) (config, error) {
 	if err != nil {
 		return config{}, fmt.Errorf("configuration: %w", err)
 	}
+	c, err := parseConfig(path, filepath.Dir(full), data)
+	if err == nil {
+		c.warnReadable()
+	}
+	return c, err
+}
+
+// parseConfig reads the text of the configuration file at path; relative paths in
+// it start at folder. The error joins all mistakes, each with file, line and
+// column. Files that it names are not opened: a command that needs no registry
+// works without them.
+func parseConfig(path, folder string, data []byte) (config, error) {
 	doc, err := stricttoml.Parse(path, data)
 	if err != nil {
 		return config{}, err
 	}
 	c := config{Path: path}
-	c.read(doc.Root(), filepath.Dir(full))
+	c.read(doc.Root(), folder)
 	if err := doc.Err(); err != nil {
 		return config{}, err
 	}
-	c.warnReadable()
 	return c, nil
 }
 
