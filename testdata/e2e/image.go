@@ -185,13 +185,16 @@ func (r *repository) index(f family, children ...descriptor) descriptor {
 
 // manifest adds m, written with a layout that no tool produces: who decodes
 // and encodes a manifest on the way changes its digest.
-func (r *repository) manifest(m manifest) descriptor {
-	text, err := json.MarshalIndent(m, " ", "   ")
+func (r *repository) manifest(m manifest) descriptor { return r.raw(m.MediaType, m) }
+
+// raw is manifest for one with fields that others do not have.
+func (r *repository) raw(mediaType string, value any) descriptor {
+	text, err := json.MarshalIndent(value, " ", "   ")
 	if err != nil {
 		panic(err)
 	}
 	text = append(text, '\n')
-	d := descriptor{MediaType: m.MediaType, Digest: digestOf(text), Size: int64(len(text))}
+	d := descriptor{MediaType: mediaType, Digest: digestOf(text), Size: int64(len(text))}
 	r.manifests = append(r.manifests, storedManifest{d, text})
 	return d
 }
