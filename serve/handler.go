@@ -2,11 +2,12 @@ package serve
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -181,7 +182,9 @@ func hitOrMiss(hit bool) []string {
 // serveContent is [http.ServeContent], which knows ranges and conditions, with
 // the registry's error body in place of its plain text.
 func (h *Handler) serveContent(w http.ResponseWriter, r *http.Request, content io.ReadSeeker) {
-	if !strings.HasPrefix(r.Header.Get("Range"), "bytes=") {
+	if ranges, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes="); ok {
+		r.Header.Set("Range", "bytes="+withoutEmpty(ranges, content))
+	} else {
 		r.Header.Del("Range") // RFC 9110, 14.2: another unit is no request for a part
 	}
 	out := &contentWriter{ResponseWriter: w, request: r}
@@ -190,6 +193,26 @@ func (h *Handler) serveContent(w http.ResponseWriter, r *http.Request, content i
 		// The client sees a body that is shorter than its Content-Length.
 		h.log.ErrorContext(r.Context(), "answer broke off", "path", r.URL.Path, "error", out.err)
 	}
+}
+
+// withoutEmpty puts a range beyond any end in the place of those that are the last
+// 0 bytes, or the last bytes of nothing: net/http would send them as parts and say
+// "bytes 20-19/20", but they are not satisfiable (RFC 9110, 14.1.2).
+func withoutEmpty(ranges string, content io.Seeker) string {
+	list := strings.Split(ranges, ",")
+	for i, one := range list {
+		first, last, _ := strings.Cut(one, "-")
+		if strings.TrimSpace(first) != "" {
+			continue
+		}
+		last = strings.TrimPrefix(strings.TrimSpace(last), "+") // net/http takes it
+		n, err := strconv.ParseUint(last, 10, 63)
+		size, _ := content.Seek(0, io.SeekEnd)
+		if err == nil && (n == 0 || size == 0) {
+			list[i] = strconv.Itoa(math.MaxInt64) + "-"
+		}
+	}
+	return strings.Join(list, ",")
 }
 
 // contentWriter replaces the body of an error by the registry's. It passes
@@ -213,17 +236,6 @@ func (w *contentWriter) WriteHeader(status int) {
 		w.replaced = true
 		w.err = errors.New("content cannot seek")
 		writeError(w.ResponseWriter, w.request, &apiError{status: status, code: codeUnknown, message: "internal error: see the log of the mirror"})
-	case http.StatusPartialContent:
-		// ServeContent takes bytes=-0 for a part, of which it says
-		// "bytes 20-19/20"; it is not satisfiable (RFC 9110, 14.1.2).
-		var first, last, size int64
-		n, _ := fmt.Sscanf(w.Header().Get("Content-Range"), "bytes %d-%d/%d", &first, &last, &size)
-		if n == 3 && last < first {
-			w.Header().Set("Content-Range", fmt.Sprintf("bytes */%d", size))
-			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
-			return
-		}
-		w.ResponseWriter.WriteHeader(status)
 	default:
 		w.ResponseWriter.WriteHeader(status)
 	}

@@ -156,6 +156,8 @@ func TestRange(t *testing.T) {
 		{"bytes=x", 416, codeSizeInvalid, ""},
 		{"bytes=-0", 416, codeSizeInvalid, "bytes */20"},
 		{"bytes=-00", 416, codeSizeInvalid, "bytes */20"},
+		{"bytes=-0,-0", 416, codeSizeInvalid, "bytes */20"},
+		{"bytes=-0, 1-2", 206, "12", "bytes 1-2/20"},
 		{"lines=1-2", 200, testBlob, ""},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
