@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"net/http"
+	"net/textproto"
 	"os"
 	"strconv"
 	"strings"
@@ -202,10 +203,10 @@ func withoutEmpty(ranges string, content io.Seeker) string {
 	list := strings.Split(ranges, ",")
 	for i, one := range list {
 		first, last, _ := strings.Cut(one, "-")
-		if strings.TrimSpace(first) != "" {
+		if textproto.TrimString(first) != "" {
 			continue
 		}
-		last = strings.TrimPrefix(strings.TrimSpace(last), "+") // net/http takes it
+		last = strings.TrimPrefix(textproto.TrimString(last), "+") // net/http takes it
 		n, err := strconv.ParseUint(last, 10, 63)
 		size, _ := content.Seek(0, io.SeekEnd)
 		if err == nil && (n == 0 || size == 0) {
