@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -88,6 +89,30 @@ func (s *Store) findExisting(ctx context.Context, desc v1.Descriptor) error {
 		return ErrExists
 	}
 	return err
+}
+
+// Adopt looks whether a file is there for content that the index does not know,
+// and takes it in if it is what its name says: for content whose size is not
+// known. The lease holds the content from now on, there or not.
+func (l *Lease) Adopt(ctx context.Context, d digest.Digest) error {
+	if err := l.Hold(ctx, d); err != nil {
+		return err
+	}
+	info, err := os.Stat(l.store.blobPath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("blob %s: %w", d, err)
+	}
+	w, err := l.Writer(ctx, v1.Descriptor{Digest: d, Size: info.Size()})
+	if errors.Is(err, ErrExists) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return w.Close()
 }
 
 // adopt takes a file in blobs/ that the index does not know into the index if

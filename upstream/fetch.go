@@ -309,7 +309,10 @@ func (f *fetch) manifest(ctx context.Context, desc v1.Descriptor) (store.Manifes
 	}
 	var m store.Manifest
 	err := c.once(ctx, f.repo, desc.Digest, func(*flight) (err error) {
-		// Whoever had the flight before may have brought it.
+		// Whoever had the flight before may have brought it, or a crash have left it.
+		if err := f.lease.Adopt(ctx, desc.Digest); err != nil {
+			return local(err)
+		}
 		if m, err = f.stored(ctx, desc); !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
