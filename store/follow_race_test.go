@@ -1,11 +1,15 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Between the rename and the row another process may open a file of its own
@@ -56,5 +60,43 @@ func TestFollowLate(t *testing.T) {
 		}
 	case <-time.After(2 * time.Second):
 		t.Error("the follower got nothing")
+	}
+}
+
+// Content that is dropped between its verification and its row, because another
+// process has removed the image that it is for, is what it should be all the
+// same: whoever reads it gets all of it.
+func TestFollowRemoved(t *testing.T) {
+	s := newStore(t)
+	other := open(t, s.dir)
+	content := noise(3 * heldBack)
+	root := digest.FromString("an image")
+	a := must[Arrival](t)(s.Arrive(t.Context(), debian, "bookworm", v1.Descriptor{Digest: root, MediaType: v1.MediaTypeImageIndex}))
+	w := must[*Writer](t)(s.LeaseFor(a).Writer(t.Context(), describe(content)))
+	defer w.Close()
+	f := must[*Follower](t)(w.Follow(t.Context()))
+	defer f.Close()
+	must[int](t)(w.Write(content))
+	got := make([]byte, len(content))
+	must[int](t)(io.ReadFull(f, got[:heldBack]))
+
+	s.turn <- struct{}{} // nobody of this process writes to the index now
+	committed := make(chan error, 1)
+	go func() { committed <- w.Commit(t.Context()) }()
+	for {
+		if _, err := os.Stat(s.blobPath(digest.FromBytes(content))); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if _, freed, err := other.Remove(t.Context(), debian, "bookworm"); err != nil || freed.Blobs != 1 {
+		t.Fatalf("freed %+v, %v", freed, err)
+	}
+	<-s.turn
+	if err := <-committed; !errors.Is(err, ErrLeaseEnded) {
+		t.Errorf("committed: %v", err)
+	}
+	if _, err := io.ReadFull(f, got[heldBack:]); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("the reader got other content, or not all: %v", err)
 	}
 }

@@ -283,6 +283,7 @@ func (w *Writer) Commit(ctx context.Context) error {
 		return errors.Join(err, w.Reset())
 	}
 	err := w.file.Sync()
+	verified := err == nil // whatever becomes of the file: who follows it has it open
 	if err != nil {
 		// Which bytes are lost is not known, and the kernel reports it once.
 		err = errors.Join(err, w.Reset())
@@ -293,7 +294,7 @@ func (w *Writer) Commit(ctx context.Context) error {
 		err = w.store.repairManifest(ctx, w.desc)
 	}
 	w.done = true
-	w.tail.update(func() { w.tail.verified, w.tail.ended = err == nil, true })
+	w.tail.update(func() { w.tail.verified, w.tail.ended = verified, true })
 	if err = errors.Join(err, w.file.Close()); err != nil {
 		return fmt.Errorf("blob %s: %w", w.desc.Digest, err)
 	}
