@@ -23,7 +23,9 @@ type request struct {
 	ranges string // the Range header
 	status int
 	bytes  int64     // of the body, as far as it was sent
+	began  time.Time // when it came
 	first  time.Time // when the first byte was sent
+	ended  time.Time // when the last one was
 }
 
 // proxy stands between mirrorctl and an upstream, writes down what goes through
@@ -54,10 +56,15 @@ func startProxy(tb testing.TB, backend string) *proxy {
 	}
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-			r := &request{method: q.Method, path: q.URL.Path, ranges: q.Header.Get("Range")}
+			r := &request{method: q.Method, path: q.URL.Path, ranges: q.Header.Get("Range"), began: time.Now()}
 			p.mu.Lock()
 			p.requests = append(p.requests, r)
 			p.mu.Unlock()
+			defer func() { // also of one that is broken off
+				p.mu.Lock()
+				defer p.mu.Unlock()
+				r.ended = time.Now()
+			}()
 			forward.ServeHTTP(&meter{ResponseWriter: w, proxy: p, request: r}, q)
 		}),
 		// A small buffer, so that what counts as sent has nearly all arrived.
@@ -81,13 +88,14 @@ func (p *proxy) forget() {
 	p.requests = nil
 }
 
-// seen returns the requests with that method whose path has the part in it.
+// seen returns the requests with that method, or any if it is "", whose path has
+// the part in it.
 func (p *proxy) seen(method, part string) []request {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []request
 	for _, r := range p.requests {
-		if r.method == method && strings.Contains(r.path, part) {
+		if (r.method == method || method == "") && strings.Contains(r.path, part) {
 			list = append(list, *r)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -21,8 +22,11 @@ type puller struct {
 	content map[string][]byte
 	http    *http.Client
 
-	mu    sync.Mutex
-	first map[string]arrived // by blob
+	received atomic.Int64 // bytes of blobs
+
+	mu     sync.Mutex
+	digest string             // what the tag was said to mean
+	first  map[string]arrived // by blob
 }
 
 // arrived is when a blob was asked for and when its first byte came.
@@ -60,7 +64,8 @@ func (p *puller) pull(tag, arch string) error {
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", tag, response.Status)
 	}
-	m, err := p.manifest(response.Header.Get("Docker-Content-Digest"))
+	p.digest = response.Header.Get("Docker-Content-Digest")
+	m, err := p.manifest(p.digest)
 	if err != nil {
 		return err
 	}
@@ -148,6 +153,7 @@ func (p *puller) blob(d descriptor) error {
 			return fmt.Errorf("blob %s has other bytes than upstream after %d", d.Digest, pos)
 		}
 		pos += n
+		p.received.Add(int64(n))
 		if err == io.EOF && pos == len(want) {
 			return nil
 		}

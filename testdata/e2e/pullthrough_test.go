@@ -142,8 +142,12 @@ func (p *project) complete(tb testing.TB, images ...string) {
 	tb.Helper()
 	within(tb, patience, fmt.Sprintf("pinned: %v", images), func() bool {
 		time.Sleep(20 * time.Millisecond)
-		list := p.must(tb, "ls")
-		return !slices.ContainsFunc(images, func(image string) bool { return !strings.Contains(list, image+" ") })
+		list := strings.Split(p.must(tb, "ls"), "\n")
+		return !slices.ContainsFunc(images, func(image string) bool {
+			return !slices.ContainsFunc(list, func(line string) bool {
+				return strings.HasPrefix(line, image+" ") && !strings.Contains(line, " fetching, ")
+			})
+		})
 	})
 }
 
