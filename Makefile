@@ -1,6 +1,6 @@
 # What people run most. The gate that every change passes is .ci/run.
 
-.PHONY: build quickstart test e2e fuzz bench lint
+.PHONY: build quickstart test e2e crash soak fuzz bench lint
 
 build:
 	go build -o mirrorctl .
@@ -15,6 +15,18 @@ test:
 # Needs root and the clients that .ci/run installs.
 e2e:
 	go test -tags e2e -count=1 -timeout 15m ./testdata/e2e
+
+# What the end-to-end tests do for a moment, in full: 500 times kill -9, every
+# power cut that a trace of system calls allows, and ten minutes of everything at
+# once, two more of them with the race detector. About half an hour.
+crash:
+	go test -tags e2e -count=1 -timeout 2h -v -run 'TestCrash|TestPowerCut' ./testdata/e2e -kills 500 -powercuts 0
+
+soak:
+	go test -tags e2e -count=1 -timeout 1h -v -run TestSoak ./testdata/e2e -soak 10m
+	go build -race -o mirrorctl-race .
+	MIRRORCTL_E2E_BINARY=$(CURDIR)/mirrorctl-race go test -tags e2e -count=1 -timeout 1h -v -run TestSoak ./testdata/e2e -soak 2m
+	rm mirrorctl-race
 
 # One minute per fuzz target; make fuzz FUZZTIME=10m takes longer.
 FUZZTIME = 1m

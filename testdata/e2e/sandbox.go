@@ -30,6 +30,7 @@ const (
 // skipped client would look like a client that works.
 var programs = []string{
 	"debootstrap", "zstd", "ip", // the images and the sandbox
+	"strace",
 	"docker-registry", "registry", // the upstreams
 	"docker", "dockerd", "containerd", "ctr", "runc", "podman", "buildah", "skopeo", "crane", "regctl", "buildkitd", "buildctl", "buildx", // the clients
 }
