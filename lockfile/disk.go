@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 )
 
 // Read reads the lock at path. The error of a lock that is not there satisfies
@@ -114,12 +115,38 @@ func replace(path string, data []byte) (err error) {
 // createBeside is os.CreateTemp with the permissions of an ordinary new file.
 func createBeside(path string) (*os.File, error) {
 	for {
-		name := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+"."+strconv.FormatUint(rand.Uint64(), 36)+".tmp")
+		name := filepath.Join(filepath.Dir(path), tempPrefix(path)+strconv.FormatUint(rand.Uint64(), 36)+tempSuffix)
 		file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if !errors.Is(err, fs.ErrExist) {
 			return file, err
 		}
 	}
+}
+
+// The name of a temporary file is that of the lock between these, with something
+// random.
+const tempSuffix = ".tmp"
+
+func tempPrefix(path string) string { return "." + filepath.Base(path) + "." }
+
+// tidyUp removes the temporary files of processes that were killed as they wrote
+// the lock at path. Nobody else may write it.
+func tidyUp(path string) error {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		random, ours := strings.CutPrefix(entry.Name(), tempPrefix(path))
+		random, ends := strings.CutSuffix(random, tempSuffix)
+		if _, err := strconv.ParseUint(random, 36, 64); err != nil || !ours || !ends {
+			continue
+		}
+		if err := os.Remove(filepath.Join(filepath.Dir(path), entry.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 // syncFolder makes a rename durable.

@@ -3,4 +3,4 @@
 package lockfile
 
 // exclusive does nothing where folders cannot be locked.
-func exclusive(string) (release func(), err error) { return func() {}, nil }
+func exclusive(string) (release func(), alone bool, err error) { return func() {}, false, nil }

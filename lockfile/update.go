@@ -19,11 +19,16 @@ func Update(path string, change func(File) File) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("write lock: %w", err)
 	}
-	release, err := exclusive(filepath.Dir(target))
+	release, alone, err := exclusive(filepath.Dir(target))
 	if err != nil {
 		return false, fmt.Errorf("write lock: %w", err)
 	}
 	defer release()
+	if alone {
+		if err := tidyUp(target); err != nil {
+			return false, fmt.Errorf("write lock: %w", err)
+		}
+	}
 	now, _, err := ReadMerged(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err

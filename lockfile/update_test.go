@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -38,5 +39,31 @@ func TestUpdateCreatesNothingForNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(path); err == nil {
 		t.Error("an empty lock was written")
+	}
+}
+
+// A process that was killed as it wrote leaves its temporary file, which would
+// stand in git's status for ever.
+func TestUpdateTidiesUp(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "mirror.lock")
+	for _, name := range []string{".mirror.lock.3w5e11264sgsf.tmp", ".other.lock.3w5e11264sgsf.tmp", ".mirror.lock.tmp", "mirror.lock.3w5e11264sgsf.tmp"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("a part"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Update(path, func(File) File { return sample() }); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	if want := []string{".mirror.lock.tmp", ".other.lock.3w5e11264sgsf.tmp", "mirror.lock", "mirror.lock.3w5e11264sgsf.tmp"}; !slices.Equal(names, want) {
+		t.Errorf("there are %q, want %q", names, want)
 	}
 }
