@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	killCount = flag.Int("kills", 10, "how many processes TestCrash kills")
+	killCount = flag.Int("kills", 5, "how many processes TestCrash kills")
 	seedValue = flag.Uint64("seed", 0, "of what TestCrash chooses by chance; 0 is another one each time")
 )
 

@@ -22,7 +22,7 @@ import (
 	"mirrorctl/store"
 )
 
-var powerCuts = flag.Int("powercuts", 150, "how many power cuts TestPowerCut tries; 0 is all")
+var powerCuts = flag.Int("powercuts", 100, "how many power cuts TestPowerCut tries; 0 is all")
 
 // A power cut after any system call of a sync, one that moves pins, rm, gc,
 // pull-through with a client, and verify --repair. From a trace of these a model
