@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,12 +74,17 @@ func TestReadOnlyForOthers(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	mounted := child(t, "nobody", dir)
-	mounted.Env = append(mounted.Env, "STORE_TEST_MOUNT=1")
-	mounted.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	for what, cmd := range map[string]*exec.Cmd{"another user": child(t, "nobody", dir), "read-only mount": mounted} {
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s, alone: %v: %s", what, err, out)
+	for _, when := range []string{"after a writer was closed", "after one was killed"} {
+		if when == "after one was killed" {
+			killWriter(t, dir)
+		}
+		mounted := child(t, "nobody", dir)
+		mounted.Env = append(mounted.Env, "STORE_TEST_MOUNT=1")
+		mounted.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		for what, cmd := range map[string]*exec.Cmd{"another user": child(t, "nobody", dir), "read-only mount": mounted} {
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s, %s: %v: %s", what, when, err, out)
+			}
 		}
 	}
 
@@ -104,6 +111,22 @@ func TestReadOnlyForOthers(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// killWriter kills a process in the middle of a transaction, which leaves the WAL
+// and its index as they are.
+func killWriter(t *testing.T, dir string) {
+	t.Helper()
+	cmd := child(t, "lock", dir)
+	out := must[io.ReadCloser](t)(cmd.StdoutPipe())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	must[string](t)(bufio.NewReader(out).ReadString('\n'))
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
 }
 
 // roleFull fills a small disk, which is mounted for this process only.
