@@ -76,7 +76,7 @@ func (c *Client) newAhead(ctx context.Context, e *endpoint, f *flight, desc v1.D
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.changed = sync.NewCond(&a.mu)
 	context.AfterFunc(a.ctx, a.wake)
-	a.polite = &polite{body, a.ctx, f, &c.precedence}
+	a.polite = &polite{body, a.ctx, c, f, f.slot}
 	e.lines.enter()
 	return a
 }
@@ -159,7 +159,8 @@ func (a *ahead) begin(rate float64, now time.Time) {
 
 // yielding reports whether others come first.
 func (a *ahead) yielding() bool {
-	return a.client.precedence.busy() != nil && !a.flight.isUrgent()
+	urgent, _ := a.flight.urgency()
+	return !urgent && a.client.precedence.left() > 0
 }
 
 // measure counts what has arrived; a.mu is locked.

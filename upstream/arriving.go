@@ -183,9 +183,10 @@ func (p *PullThrough) run(x *arriving) {
 // fetch brings all of an image, or the platforms that are wanted, and pins it if
 // that was all.
 func (p *PullThrough) fetch(x *arriving) (whole bool, err error) {
+	walks := p.registries[x.arrival.Registry]
 	select {
-	case p.walks <- struct{}{}:
-		defer func() { <-p.walks }()
+	case walks <- struct{}{}:
+		defer func() { <-walks }()
 	case <-p.ctx.Done():
 		return false, p.ctx.Err()
 	}
@@ -308,7 +309,7 @@ func (m *misses) note(registry, name string, err error) {
 // Referrers lists what refers to a manifest that the store does not have whole,
 // as its registry does. The errors are those of Manifest; none is no error.
 func (p *PullThrough) Referrers(ctx context.Context, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error) {
-	if !p.registries[repo.Registry] {
+	if p.registries[repo.Registry] == nil {
 		return nil, nil
 	}
 	if published, err := p.published(ctx, repo, subject); err != nil || published {

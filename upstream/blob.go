@@ -36,11 +36,14 @@ func (c *Client) blob(ctx context.Context, lease *store.Lease, repo store.Reposi
 // bring does what a blob's flight is for. It reports whether there was something
 // to transfer, which p has then counted.
 func (c *Client) bring(ctx context.Context, f *flight, lease *store.Lease, desc v1.Descriptor, p *Progress) (bool, error) {
-	release, err := c.transfers.acquire(ctx, f)
+	s, err := c.slot(f)
 	if err != nil {
 		return false, err
 	}
-	defer release()
+	if err := s.acquire(ctx); err != nil {
+		return false, err
+	}
+	defer s.release()
 	w, err := lease.Writer(ctx, desc)
 	if errors.Is(err, store.ErrExists) {
 		return false, nil
@@ -48,7 +51,7 @@ func (c *Client) bring(ctx context.Context, f *flight, lease *store.Lease, desc 
 	if err != nil {
 		return false, err
 	}
-	defer c.precedence.give(f)()
+	f.slot = s
 	f.begin(w)
 	err = c.fill(ctx, f, desc, w, p)
 	return true, errors.Join(err, w.Close())
@@ -66,6 +69,9 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 		}
 		f.doubts = 0
 		for {
+			if err := c.turn(ctx, f); err != nil {
+				return err
+			}
 			before := w.Offset()
 			a, err := c.transfer(ctx, e, f, desc, w, ranges, p)
 			if err == nil {
@@ -83,7 +89,7 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 				ranges = false
 				continue
 			}
-			if errors.Is(err, errOrdinary) {
+			if errors.Is(err, errOrdinary) || errors.Is(err, errGaveWay) {
 				continue
 			}
 			if w.Offset()-before >= crawl {
@@ -95,6 +101,21 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 			c.log.Info("transfer interrupted, resuming", "blob", desc.Digest, "at", w.Offset(), "from", e.String(), "err", err)
 		}
 	})
+}
+
+// turn waits until it is the turn of a flight to ask for bytes: it needs a slot,
+// if it takes any, and others may come first.
+func (c *Client) turn(ctx context.Context, f *flight) error {
+	for {
+		if f.slot != nil {
+			if err := f.slot.acquire(ctx); err != nil {
+				return err
+			}
+		}
+		if err := c.stepAside(ctx, f, f.slot); !errors.Is(err, errGaveWay) {
+			return err
+		}
+	}
 }
 
 // localError is a failure of this machine, which no upstream can help.
@@ -154,6 +175,9 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, f *flight, desc v1.D
 	counted := &counter{r: content, transferred: &p.Transferred}
 	if skip := before - a.start; skip > 0 { // of a server that ignores ranges
 		if _, err := io.CopyN(io.Discard, counted, skip); err != nil {
+			if errors.Is(counted.err, errGaveWay) {
+				return a, errGaveWay
+			}
 			return a, c.brokeOff(ctx, e, desc, w, counted.err)
 		}
 	}
@@ -165,7 +189,7 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, f *flight, desc v1.D
 		return a, errors.Join(wrongSize(e, desc, "more", a), w.Reset())
 	case err != nil && counted.err == nil:
 		return a, local(err) // reading went well
-	case errors.Is(counted.err, errOrdinary), errors.As(counted.err, new(*Error)):
+	case errors.Is(counted.err, errOrdinary), errors.Is(counted.err, errGaveWay), errors.As(counted.err, new(*Error)):
 		return a, counted.err
 	case w.Offset() < desc.Size:
 		return a, c.brokeOff(ctx, e, desc, w, counted.err)

@@ -65,10 +65,8 @@ type Client struct {
 	opts  Options
 	log   *slog.Logger
 
-	transfers  slots               // blobs
-	precedence precedence          // of blobs that clients wait for
-	requests   *semaphore.Weighted // manifests and lookups, which are small
-	urgent     *semaphore.Weighted // those that clients wait for
+	transfers  chan struct{}       // taken slots of blobs that no client waits for
+	precedence precedence          // of what clients wait for
 	ahead      *semaphore.Weighted // bytes of blobs that are here before their turn
 	poll       time.Duration       // between looks at a budget that is used up
 	silence    time.Duration       // how long an upstream may send nothing
@@ -98,9 +96,8 @@ func New(st *store.Store, opts Options) *Client {
 		store:      st,
 		opts:       opts,
 		log:        opts.Log,
-		transfers:  newSlots(opts.Jobs),
-		requests:   semaphore.NewWeighted(int64(2 * opts.Jobs)),
-		urgent:     semaphore.NewWeighted(2 * maxUrgent),
+		transfers:  make(chan struct{}, opts.Jobs),
+		precedence: newPrecedence(),
 		ahead:      semaphore.NewWeighted(maxAhead),
 		silence:    silence,
 		poll:       budgetPoll,

@@ -22,6 +22,7 @@ import (
 	"github.com/regclient/regclient/config"
 	"github.com/regclient/regclient/scheme/reg"
 	"github.com/regclient/regclient/types/ref"
+	"golang.org/x/sync/semaphore"
 
 	"mirrorctl/store"
 )
@@ -30,6 +31,7 @@ import (
 type registry struct {
 	name      string
 	endpoints []*endpoint // mirrors, then the registry itself
+	urgent    urgentSlots
 }
 
 // endpoint is one place that has content of a registry.
@@ -43,7 +45,9 @@ type endpoint struct {
 	tr       *transport // of http
 	health   health
 	lines    lines
-	whole    atomic.Bool // it does not send parts
+	whole    atomic.Bool         // it does not send parts
+	requests *semaphore.Weighted // manifests and lookups at a time, which are small
+	urgent   *semaphore.Weighted // those that clients wait for
 
 	newClient func() *regclient.RegClient // without the tokens of another one
 	mu        sync.Mutex
@@ -117,7 +121,7 @@ func (c *Client) registry(name string) (*registry, error) {
 		return r, nil
 	}
 	conf := c.opts.Registries[name]
-	r := &registry{name: name}
+	r := &registry{name: name, urgent: newUrgentSlots()}
 	for _, mirror := range conf.Mirrors {
 		e, err := c.newEndpoint(name, mirror, Registry{CA: conf.CA}, true)
 		if err != nil {
@@ -155,7 +159,10 @@ func defaultURL(name string) string {
 }
 
 func (c *Client) newEndpoint(name, address string, conf Registry, mirror bool) (*endpoint, error) {
-	e := &endpoint{registry: name, mirror: mirror}
+	e := &endpoint{
+		registry: name, mirror: mirror,
+		requests: semaphore.NewWeighted(int64(2 * c.opts.Jobs)), urgent: semaphore.NewWeighted(2 * maxUrgent),
+	}
 	quiet := slog.New(demoted{c.log.Handler()})
 	if folder, ok := strings.CutPrefix(address, "ocidir://"); ok {
 		e.folder = folder

@@ -242,6 +242,7 @@ func clientOf(t *testing.T, st *store.Store, r Registry) *Client {
 	t.Helper()
 	c := New(st, Options{Registries: map[string]Registry{"example.test": r}})
 	c.pause = 20 * time.Millisecond
+	c.precedence.lull = 20 * time.Millisecond
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

@@ -20,28 +20,42 @@ type flight struct {
 	begun  chan struct{} // closed when writer is set; never if there is nothing to write
 	writer *store.Writer
 
-	urgent  chan struct{} // closed when a client waits for it
-	urgency sync.Once
+	mu      sync.Mutex
+	clients int           // that wait for it
+	changed chan struct{} // closed when the first comes or the last leaves
 
-	doubts int // that an endpoint sends it better in parts; of whoever writes it
+	// Of whoever writes it.
+	slot   *slot // nil if it takes none
+	doubts int   // that an endpoint sends it better in parts
 }
 
 func newFlight(repo store.Repository) *flight {
-	return &flight{repo: repo, done: make(chan struct{}), begun: make(chan struct{}), urgent: make(chan struct{})}
+	return &flight{repo: repo, done: make(chan struct{}), begun: make(chan struct{}), changed: make(chan struct{})}
 }
 
-// hurry says that a client waits for a flight.
-func (f *flight) hurry() {
-	f.urgency.Do(func() { close(f.urgent) })
+// hurry says that a client waits for a flight, until leave is called.
+func (f *flight) hurry() (leave func()) {
+	f.count(1)
+	return sync.OnceFunc(func() { f.count(-1) })
 }
 
-func (f *flight) isUrgent() bool {
-	select {
-	case <-f.urgent:
-		return true
-	default:
-		return false
+func (f *flight) count(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.clients > 0
+	f.clients += n
+	if before != (f.clients > 0) {
+		close(f.changed)
+		f.changed = make(chan struct{})
 	}
+}
+
+// urgency reports whether a client waits for a flight, and what is closed when
+// that changes.
+func (f *flight) urgency() (bool, <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.clients > 0, f.changed
 }
 
 // begin says who writes the content, so that it can be followed.

@@ -67,7 +67,7 @@ func (a *ahead) receive(ctx context.Context, p *part) error {
 	a.mu.Lock()
 	p.accepted = true
 	a.mu.Unlock()
-	from := &polite{body, ctx, a.flight, &a.client.precedence}
+	from := &polite{body, ctx, a.client, a.flight, nil}
 	var over [1]byte
 	for {
 		buf := over[:]

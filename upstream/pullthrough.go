@@ -24,14 +24,13 @@ import (
 type PullThrough struct {
 	client     *Client
 	store      *store.Store
-	registries map[string]bool
+	registries map[string]chan struct{} // those listed, and what limits the images of each in the background
 	platforms  []v1.Platform
 	log        *slog.Logger
 
 	ctx    context.Context // of all work, ends with Close
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
-	walks  chan struct{} // images in the background at a time
 	asked  singleflight.Group
 	misses misses
 
@@ -47,7 +46,8 @@ type PullThroughOptions struct {
 	Log        *slog.Logger  // nil is silent
 }
 
-// parallelArrivals is how many images are fetched in the background at a time.
+// parallelArrivals is how many images of one registry are fetched in the
+// background at a time.
 const parallelArrivals = 4
 
 // NewPullThrough returns a pull-through by way of client into its store, and
@@ -56,10 +56,9 @@ func NewPullThrough(ctx context.Context, client *Client, opts PullThroughOptions
 	p := &PullThrough{
 		client:     client,
 		store:      client.store,
-		registries: map[string]bool{},
+		registries: map[string]chan struct{}{},
 		platforms:  opts.Platforms,
 		log:        opts.Log,
-		walks:      make(chan struct{}, parallelArrivals),
 		arriving:   map[string]*arriving{},
 		known:      map[digest.Digest]*known{},
 	}
@@ -70,7 +69,7 @@ func NewPullThrough(ctx context.Context, client *Client, opts PullThroughOptions
 		if _, err := client.registry(name); err != nil {
 			return nil, err
 		}
-		p.registries[name] = true
+		p.registries[name] = make(chan struct{}, parallelArrivals)
 	}
 	all, err := p.store.Arrivals(ctx)
 	if err != nil {
@@ -78,7 +77,7 @@ func NewPullThrough(ctx context.Context, client *Client, opts PullThroughOptions
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, a := range all {
-		if !p.registries[a.Registry] {
+		if p.registries[a.Registry] == nil {
 			continue
 		}
 		p.log.Info("going on with an image", "image", a.Name())
@@ -104,7 +103,7 @@ func (p *PullThrough) Close() error {
 // has it, and an error with RetryAfter if one is in trouble.
 func (p *PullThrough) Manifest(ctx context.Context, repo store.Repository, reference string) (store.Manifest, error) {
 	name := store.Pin{Repository: repo, Reference: reference}.Name()
-	if !p.registries[repo.Registry] {
+	if p.registries[repo.Registry] == nil {
 		return store.Manifest{}, fmt.Errorf("%s: %w", name, store.ErrNotFound)
 	}
 	return shared(ctx, p, name, func() (store.Manifest, error) {
@@ -267,7 +266,7 @@ func (p *PullThrough) part(ctx context.Context, x *arriving, desc v1.Descriptor)
 // of Manifest; reading returns store.ErrBroken for content that turns out to be
 // bad, before its end has been read.
 func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.Digest) (io.ReadSeekCloser, int64, error) {
-	if !p.registries[repo.Registry] {
+	if p.registries[repo.Registry] == nil {
 		return nil, 0, fmt.Errorf("blob %s: %w", d, store.ErrNotFound)
 	}
 	name := repo.String() + "@" + d.String()
@@ -281,21 +280,14 @@ func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.
 		if !errors.Is(err, store.ErrNotFound) {
 			return content, size, err
 		}
-		f := p.demand(b)
-		select {
-		case <-f.begun:
-			follower, err := f.writer.Follow(ctx)
-			if !errors.Is(err, store.ErrNotFound) {
-				return follower, b.Size, err
-			}
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, 0, ctx.Err()
+		f, leave := p.demand(b)
+		follower, err := follow(ctx, f)
+		if err == nil {
+			return &clientReader{follower, leave}, b.Size, nil
 		}
-		select { // it is about to end
-		case <-f.done:
-		case <-ctx.Done():
-			return nil, 0, ctx.Err()
+		leave()
+		if !errors.Is(err, store.ErrNotFound) {
+			return nil, 0, err
 		}
 		if f.err == nil {
 			return p.store.Blob(ctx, repo, d)
@@ -310,6 +302,38 @@ func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.
 			return nil, 0, p.explain(name, f.err)
 		}
 	}
+}
+
+// follow returns a reader of what a flight writes, or store.ErrNotFound when the
+// flight has ended.
+func follow(ctx context.Context, f *flight) (*store.Follower, error) {
+	select {
+	case <-f.begun:
+		follower, err := f.writer.Follow(ctx)
+		if !errors.Is(err, store.ErrNotFound) {
+			return follower, err
+		}
+	case <-f.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select { // it is about to end
+	case <-f.done:
+		return nil, store.ErrNotFound
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// clientReader is what a client reads: it waits for the flight as long as that is open.
+type clientReader struct {
+	*store.Follower
+	leave func()
+}
+
+func (c *clientReader) Close() error {
+	c.leave()
+	return c.Follower.Close()
 }
 
 // wanted is a blob that a client waits for.
@@ -345,13 +369,13 @@ func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d diges
 	return wanted{Descriptor: v1.Descriptor{Digest: d, Size: size}, repo: repo}, err
 }
 
-// demand returns the flight of a blob that a client waits for, and starts it if
-// there is none.
-func (p *PullThrough) demand(b wanted) *flight {
+// demand returns the flight of a blob that a client waits for until it calls
+// leave, and starts it if there is none.
+func (p *PullThrough) demand(b wanted) (f *flight, leave func()) {
 	f, mine := p.client.join(b.repo, b.Digest)
-	f.hurry()
+	leave = f.hurry()
 	if !mine {
-		return f
+		return f, leave
 	}
 	p.tasks.Go(func() {
 		_ = p.client.fly(p.ctx, b.Digest, f, func(f *flight) error { // the error is in f
@@ -368,5 +392,5 @@ func (p *PullThrough) demand(b wanted) *flight {
 			return err
 		})
 	})
-	return f
+	return f, leave
 }

@@ -167,7 +167,7 @@ func TestPullThroughTwoProcesses(t *testing.T) {
 	defer elsewhere.Close()
 	c := newClient(t, st, f)
 	p := newPullThrough(t, c)
-	wait := p.demand(wanted{Descriptor: other, repo: app})
+	wait, _ := p.demand(wanted{Descriptor: other, repo: app})
 	readManifest(t, p, "1")
 	waitPinned(t, st, "1") // in a pause per read it would not come in time
 	if err := elsewhere.Close(); err != nil {

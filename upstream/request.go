@@ -48,9 +48,9 @@ func requestOnce[T any](ctx context.Context, c *Client, e *endpoint, fn func(con
 	if err := e.health.down(); err != nil {
 		return none, err
 	}
-	limit := c.requests
+	limit := e.requests
 	if isUrgent(ctx) {
-		limit = c.urgent
+		limit = e.urgent
 	}
 	if err := limit.Acquire(ctx, 1); err != nil {
 		return none, err
@@ -64,6 +64,9 @@ func requestOnce[T any](ctx context.Context, c *Client, e *endpoint, fn func(con
 		return none, classify(ctx, e, ex, err)
 	}
 	e.works()
+	if isUrgent(ctx) {
+		c.precedence.claim() // what was asked for leads to blobs
+	}
 	return v, nil
 }
 

@@ -29,11 +29,14 @@ func (c *Client) Restore(ctx context.Context, repo store.Repository, lost []v1.D
 }
 
 func (c *Client) restore(ctx context.Context, f *flight, repo store.Repository, desc v1.Descriptor, p *Progress) error {
-	release, err := c.transfers.acquire(ctx, f)
+	s, err := c.slot(f)
 	if err != nil {
 		return err
 	}
-	defer release()
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
 	// Another image may have brought it since.
 	if whole, err := c.store.Whole(desc); err != nil || whole {
 		return err
