@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 
 	"mirrorctl/store"
@@ -19,7 +20,12 @@ func (h *Handler) blob(w http.ResponseWriter, r *http.Request, req *request) err
 	hit := true
 	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
 		hit = false
-		content, size, err = h.missing.Blob(r.Context(), req.repo, req.digest())
+		if r.Method == http.MethodHead {
+			size, err = h.missing.BlobSize(r.Context(), req.repo, req.digest())
+			content = unread(size)
+		} else {
+			content, size, err = h.missing.Blob(r.Context(), req.repo, req.digest())
+		}
 	}
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
@@ -41,6 +47,14 @@ func (h *Handler) blob(w http.ResponseWriter, r *http.Request, req *request) err
 	setContentHeaders(w.Header(), "application/octet-stream", req.reference, hit)
 	h.serveContent(w, r, content)
 	return nil
+}
+
+// unread is content of which HEAD needs no more than the size.
+func unread(size int64) io.ReadSeekCloser {
+	return struct {
+		*io.SectionReader
+		io.Closer
+	}{io.NewSectionReader(strings.NewReader(""), 0, size), io.NopCloser(nil)}
 }
 
 // clientLeft tells a connection that ended from content that could not be read.

@@ -55,6 +55,10 @@ type Fetcher interface {
 	Manifest(ctx context.Context, repo store.Repository, reference string) (store.Manifest, error)
 	Blob(ctx context.Context, repo store.Repository, d digest.Digest) (io.ReadSeekCloser, int64, error)
 	Referrers(ctx context.Context, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error)
+
+	// BlobSize returns the size of a blob in bytes, for HEAD: it brings nothing
+	// that nobody reads. The errors are those of Blob.
+	BlobSize(ctx context.Context, repo store.Repository, d digest.Digest) (int64, error)
 }
 
 // Unavailable is an error of a [Content] that time may heal, such as an

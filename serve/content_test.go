@@ -99,6 +99,17 @@ func (m *memory) Blob(_ context.Context, _ store.Repository, d digest.Digest) (i
 	return nopCloser{bytes.NewReader(data)}, int64(len(data)), nil
 }
 
+func (m *memory) BlobSize(_ context.Context, _ store.Repository, d digest.Digest) (int64, error) {
+	if m.fail != nil {
+		return 0, m.fail
+	}
+	data, ok := m.blobs[d]
+	if !ok {
+		return 0, store.ErrNotFound
+	}
+	return int64(len(data)), nil
+}
+
 func (m *memory) Tags(_ context.Context, repo store.Repository, last string, n int) ([]string, error) {
 	if m.fail != nil {
 		return nil, m.fail

@@ -212,6 +212,13 @@ func (f withoutProbes) Blob(ctx context.Context, repo store.Repository, d digest
 	return f.Fetcher.Blob(ctx, repo, d)
 }
 
+func (f withoutProbes) BlobSize(ctx context.Context, repo store.Repository, d digest.Digest) (int64, error) {
+	if _, ok := probeIn(repo); ok {
+		return 0, store.ErrNotFound
+	}
+	return f.Fetcher.BlobSize(ctx, repo, d)
+}
+
 func (f withoutProbes) Referrers(ctx context.Context, repo store.Repository, subject digest.Digest) ([]v1.Descriptor, error) {
 	if _, ok := probeIn(repo); ok {
 		return nil, nil

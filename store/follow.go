@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -109,6 +110,49 @@ func (w *Writer) owns(file *os.File) error {
 	return err
 }
 
+// Await waits until something is written, or until late. It returns ErrBroken if
+// the writer gave up before.
+func (f *Follower) Await(late <-chan time.Time) error {
+	for {
+		begun, changed, err := f.tail.begun()
+		if err != nil {
+			return fmt.Errorf("blob %s: %w", f.digest, err)
+		}
+		if begun {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return nil
+		case <-f.ctx.Done():
+			return f.ctx.Err()
+		}
+	}
+}
+
+// begun reports whether something is written, and what is closed when that
+// changes.
+func (t *tail) begun() (bool, <-chan struct{}, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.verified || t.offset > 0 && !t.ended:
+		return true, nil, nil
+	case t.ended:
+		return false, nil, ErrBroken
+	}
+	return false, t.change(), nil
+}
+
+// change is what is closed at the next change; t.mu is locked.
+func (t *tail) change() <-chan struct{} {
+	if t.changed == nil {
+		t.changed = make(chan struct{})
+	}
+	return t.changed
+}
+
 // Size is that of the whole content, in bytes.
 func (f *Follower) Size() int64 { return f.size }
 
@@ -193,8 +237,5 @@ func (f *Follower) visible() (int64, <-chan struct{}, error) {
 		f.began, f.round = true, t.round
 		return visible, nil, nil
 	}
-	if t.changed == nil {
-		t.changed = make(chan struct{})
-	}
-	return visible, t.changed, nil
+	return visible, t.change(), nil
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -17,9 +18,14 @@ import (
 
 // arriving is an image that is being fetched in the background.
 type arriving struct {
-	arrival  store.Arrival
-	lease    *store.Lease
-	contents map[digest.Digest]bool // known because of it; guarded by PullThrough.mu
+	arrival store.Arrival
+	lease   *store.Lease
+	woken   chan struct{} // gets something when it should rest no longer
+
+	// Guarded by PullThrough.mu.
+	contents map[digest.Digest]bool // known because of it
+	rests    bool
+	refused  time.Time // until when its registry is not to be asked again
 }
 
 // known is what manifests say of content that is arriving.
@@ -35,7 +41,7 @@ func (p *PullThrough) begin(a store.Arrival) *arriving {
 	if x, ok := p.arriving[a.Name()]; ok && x.arrival == a {
 		return x
 	}
-	x := &arriving{arrival: a, lease: p.store.LeaseFor(a), contents: map[digest.Digest]bool{}}
+	x := &arriving{arrival: a, lease: p.store.LeaseFor(a), contents: map[digest.Digest]bool{}, woken: make(chan struct{}, 1)}
 	p.note(x, store.Child{Descriptor: v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType}, Kind: store.KindManifest})
 	p.arriving[a.Name()] = x // in the place of one that was removed
 	p.tasks.Go(func() { p.run(x) })
@@ -145,10 +151,12 @@ func (p *PullThrough) recall(x *arriving) error {
 }
 
 const (
-	// firstRest is how long an image rests that could not be fetched, and
-	// maxRest the longest; what clients ask for of it is fetched meanwhile.
-	firstRest = 15 * time.Second
-	maxRest   = time.Hour
+	// firstRest is how long an image rests that could not be fetched, unless a
+	// client asks for it, and maxRest the longest. Where the registry was in
+	// trouble, which it may be over at any time, that is maxTrouble.
+	firstRest  = 15 * time.Second
+	maxRest    = time.Hour
+	maxTrouble = 5 * time.Minute
 )
 
 // run fetches an image until it is pinned, or removed.
@@ -171,11 +179,66 @@ func (p *PullThrough) run(x *arriving) {
 			p.log.Info("complete for the platforms wanted", "image", name)
 			return
 		}
+		if remembered(err) == 0 {
+			rest = min(rest, maxTrouble)
+		}
 		p.log.Warn("not fetched whole yet", "image", name, "err", err, "again_in", rest)
-		select {
-		case <-time.After(rest):
-		case <-p.ctx.Done():
+		if !p.rest(x, rest, err) {
 			return
+		}
+	}
+}
+
+// rest waits after a failure, or until the image is woken. It reports whether to
+// go on.
+func (p *PullThrough) rest(x *arriving, long time.Duration, err error) bool {
+	if errors.Is(err, ErrRateLimited) {
+		p.misses.note(x.arrival.Registry, x.arrival.Name(), err)
+	}
+	p.mu.Lock()
+	x.rests, x.refused = true, time.Now().Add(remembered(err))
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		x.rests = false
+		p.mu.Unlock()
+		select {
+		case <-x.woken: // too late
+		default:
+		}
+	}()
+	select {
+	case <-time.After(long):
+	case <-x.woken:
+	case <-p.ctx.Done():
+		return false
+	}
+	return true
+}
+
+// wake ends the rest of an image, because a client asks for it or its registry
+// answers again: not if that has refused a part of it a moment ago, or wants to
+// be left alone.
+func (p *PullThrough) wake(x *arriving) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !x.rests || time.Now().Before(x.refused) {
+		return
+	}
+	select {
+	case x.woken <- struct{}{}:
+	default:
+	}
+}
+
+// wakeAll wakes the images of a registry that has just answered.
+func (p *PullThrough) wakeAll(registry string) {
+	p.mu.Lock()
+	all := slices.Collect(maps.Values(p.arriving))
+	p.mu.Unlock()
+	for _, x := range all {
+		if x.arrival.Registry == registry {
+			p.wake(x)
 		}
 	}
 }
@@ -244,66 +307,6 @@ func onlyFor(wanted []v1.Platform, all []store.Child) []store.Child {
 		}
 	}
 	return rest
-}
-
-const (
-	// missFor is how long what a registry does not have is not asked for again.
-	missFor = time.Minute
-	// maxMisses bounds what is remembered of them.
-	maxMisses = 10_000
-)
-
-// misses remembers what registries do not have or do not give.
-type misses struct {
-	mu  sync.Mutex
-	all map[string]miss
-}
-
-type miss struct {
-	err   error
-	until time.Time
-}
-
-// recent returns the error of a recent miss, or of the registry if that wants to
-// be left alone.
-func (m *misses) recent(registry, name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, key := range []string{registry, name} {
-		if last, ok := m.all[key]; ok && time.Now().Before(last.until) {
-			return last.err
-		}
-	}
-	return nil
-}
-
-// note remembers an error that is a miss, or the wish of a registry not to be
-// asked for a while.
-func (m *misses) note(registry, name string, err error) {
-	wait := missFor
-	switch {
-	case errors.Is(err, ErrRateLimited):
-		var failed *Error
-		errors.As(err, &failed)
-		name, wait = registry, min(max(failed.retryAfter, retryAfter), maxRest)
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrUnauthorized), errors.Is(err, ErrForbidden):
-	default:
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := time.Now()
-	if len(m.all) >= maxMisses {
-		for name, last := range m.all {
-			if now.After(last.until) {
-				delete(m.all, name)
-			}
-		}
-	}
-	if m.all == nil || len(m.all) >= maxMisses { // somebody makes up names
-		m.all = map[string]miss{}
-	}
-	m.all[name] = miss{err, now.Add(wait)}
 }
 
 // Referrers lists what refers to a manifest that the store does not have whole,

@@ -95,6 +95,7 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 			if w.Offset()-before >= crawl {
 				r.failures = 0
 			}
+			r.impatient, _ = f.urgency()
 			if giveUp := r.pause(ctx, err); giveUp != nil {
 				return giveUp
 			}

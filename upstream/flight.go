@@ -77,6 +77,13 @@ func (c *Client) join(repo store.Repository, d digest.Digest) (f *flight, mine b
 	return f, !running
 }
 
+// flying reports whether a digest is on its way.
+func (c *Client) flying(d digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flights[d] != nil
+}
+
 // fly runs fn for a flight that join gave to the caller.
 func (c *Client) fly(ctx context.Context, d digest.Digest, f *flight, fn func(*flight) error) error {
 	defer func() {

@@ -101,6 +101,10 @@ func (s *slot) giveWay() error {
 	case s.ordinary <- struct{}{}:
 		s.release()
 		s.held = s.ordinary
+		return nil
+	default:
+	}
+	select {
 	case giving <- struct{}{}:
 		s.held = nil
 		return errGaveWay

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"regexp"
 	"strings"
@@ -155,6 +154,7 @@ func (p *PullThrough) manifest(ctx context.Context, repo store.Repository, refer
 			}
 			x, child.Descriptor = p.begin(a), v1.Descriptor{Digest: a.Digest, MediaType: a.MediaType}
 		}
+		p.wake(x)
 		m, err := p.part(ctx, x, child.Descriptor)
 		if !errors.Is(err, store.ErrLeaseEnded) {
 			return m, err
@@ -196,6 +196,7 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 		p.misses.note(repo.Registry, name, err)
 		return store.Manifest{}, err
 	}
+	p.wakeAll(repo.Registry)
 	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
 	if err != nil {
 		return store.Manifest{}, &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", m.Digest, err), Err: err}
@@ -248,9 +249,16 @@ func (p *PullThrough) published(ctx context.Context, repo store.Repository, d di
 // part returns a manifest of an image that is arriving, and brings it before if
 // need be.
 func (p *PullThrough) part(ctx context.Context, x *arriving, desc v1.Descriptor) (store.Manifest, error) {
-	w := newWhole(p.client, x.lease, x.arrival.Repository, &Progress{})
-	m, err := newFetch(w).manifest(ctx, desc)
+	repo := x.arrival.Repository
+	name := repo.String() + "@" + desc.Digest.String()
+	if there, err := p.store.Has(ctx, desc.Digest); err == nil && !there {
+		if err := p.misses.recent(repo.Registry, name); err != nil {
+			return store.Manifest{}, err
+		}
+	}
+	m, err := newFetch(newWhole(p.client, x.lease, repo, &Progress{})).manifest(ctx, desc)
 	if err != nil {
+		p.misses.note(repo.Registry, name, err)
 		return store.Manifest{}, err
 	}
 	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
@@ -259,138 +267,4 @@ func (p *PullThrough) part(ctx context.Context, x *arriving, desc v1.Descriptor)
 	}
 	p.met(x, graph)
 	return m, nil
-}
-
-// Blob opens content that the store does not have, while it arrives. Whoever
-// asks for the same content gets it from the same transfer. The errors are those
-// of Manifest; reading returns store.ErrBroken for content that turns out to be
-// bad, before its end has been read.
-func (p *PullThrough) Blob(ctx context.Context, repo store.Repository, d digest.Digest) (io.ReadSeekCloser, int64, error) {
-	if p.registries[repo.Registry] == nil {
-		return nil, 0, fmt.Errorf("blob %s: %w", d, store.ErrNotFound)
-	}
-	name := repo.String() + "@" + d.String()
-	for {
-		b, err := p.locate(ctx, repo, d, name)
-		if err != nil {
-			return nil, 0, p.explain(name, err)
-		}
-		// It may have arrived since somebody looked.
-		content, size, err := p.store.Blob(ctx, repo, d)
-		if !errors.Is(err, store.ErrNotFound) {
-			return content, size, err
-		}
-		f, leave := p.demand(b)
-		follower, err := follow(ctx, f)
-		if err == nil {
-			return &clientReader{follower, leave}, b.Size, nil
-		}
-		leave()
-		if !errors.Is(err, store.ErrNotFound) {
-			return nil, 0, err
-		}
-		if f.err == nil {
-			return p.store.Blob(ctx, repo, d)
-		}
-		if b.image != nil && errors.Is(f.err, store.ErrLeaseEnded) {
-			if err := p.recheck(ctx, b.image); err != nil {
-				return nil, 0, err
-			}
-		}
-		if f.final(b.repo) || p.ctx.Err() != nil {
-			p.misses.note(repo.Registry, name, f.err)
-			return nil, 0, p.explain(name, f.err)
-		}
-	}
-}
-
-// follow returns a reader of what a flight writes, or store.ErrNotFound when the
-// flight has ended.
-func follow(ctx context.Context, f *flight) (*store.Follower, error) {
-	select {
-	case <-f.begun:
-		follower, err := f.writer.Follow(ctx)
-		if !errors.Is(err, store.ErrNotFound) {
-			return follower, err
-		}
-	case <-f.done:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	select { // it is about to end
-	case <-f.done:
-		return nil, store.ErrNotFound
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-// clientReader is what a client reads: it waits for the flight as long as that is open.
-type clientReader struct {
-	*store.Follower
-	leave func()
-}
-
-func (c *clientReader) Close() error {
-	c.leave()
-	return c.Follower.Close()
-}
-
-// wanted is a blob that a client waits for.
-type wanted struct {
-	v1.Descriptor
-	repo  store.Repository
-	image *arriving // that it is of, or nil
-}
-
-// locate finds out where a blob comes from and how large it is.
-func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d digest.Digest, name string) (wanted, error) {
-	if x, child, ok := p.lookup(d); ok && child.Kind != store.KindManifest {
-		desc := v1.Descriptor{Digest: d, MediaType: child.MediaType, Size: child.Size}
-		return wanted{Descriptor: desc, repo: x.arrival.Repository, image: x}, nil
-	}
-	content, size, err := p.store.Blob(ctx, repo, d)
-	if err == nil {
-		return wanted{Descriptor: v1.Descriptor{Digest: d, Size: size}, repo: repo}, content.Close()
-	}
-	if err := p.misses.recent(repo.Registry, name); err != nil {
-		return wanted{}, err
-	}
-	// Of an image that this mirror does not know: a client had its manifest
-	// from elsewhere.
-	size, err = shared(ctx, p, "size "+name, func() (size int64, err error) {
-		err = p.client.ask(urgently(p.ctx), repo, func(e *endpoint) error {
-			size, err = p.client.blobSize(urgently(p.ctx), e, repo, d)
-			return err
-		})
-		return size, err
-	})
-	p.misses.note(repo.Registry, name, err)
-	return wanted{Descriptor: v1.Descriptor{Digest: d, Size: size}, repo: repo}, err
-}
-
-// demand returns the flight of a blob that a client waits for until it calls
-// leave, and starts it if there is none.
-func (p *PullThrough) demand(b wanted) (f *flight, leave func()) {
-	f, mine := p.client.join(b.repo, b.Digest)
-	leave = f.hurry()
-	if !mine {
-		return f, leave
-	}
-	p.tasks.Go(func() {
-		_ = p.client.fly(p.ctx, b.Digest, f, func(f *flight) error { // the error is in f
-			if b.image != nil {
-				_, err := p.client.bring(p.ctx, f, b.image.lease, b.Descriptor, &Progress{})
-				return err
-			}
-			lease, err := p.store.NewLease(p.ctx)
-			if err != nil {
-				return err
-			}
-			defer lease.Close()
-			_, err = p.client.bring(p.ctx, f, lease, b.Descriptor, &Progress{})
-			return err
-		})
-	})
-	return f, leave
 }
