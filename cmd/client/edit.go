@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -59,6 +60,14 @@ var errUnfaithful = errors.New("it is written in a way that mirrorctl cannot cha
 func (f File) Merge(old []byte) ([]byte, error) {
 	if f.settings == nil || len(strings.TrimSpace(string(old))) == 0 {
 		return []byte(f.Content), nil
+	}
+	// dockerd takes a byte order mark, as editors of Windows write it.
+	if rest, marked := bytes.CutPrefix(old, []byte("\ufeff")); marked && f.format == formatJSON {
+		text, err := f.Merge(rest)
+		if err != nil {
+			return nil, err
+		}
+		return append([]byte("\ufeff"), text...), nil
 	}
 	refuse := func(err error, add string) ([]byte, error) {
 		if f.Secret {

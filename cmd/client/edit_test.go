@@ -21,6 +21,7 @@ func TestMergeJSON(t *testing.T) {
 			`{"default-ulimits": {"x": 12345678901234567890123},"registry-mirrors": ["http://m:5000"],"insecure-registries": ["m:5000"]}`},
 		{"a slash after the mirror", `{"registry-mirrors": ["http://m:5000/"], "insecure-registries": ["m:5000"]}`, `{"registry-mirrors": ["http://m:5000/"], "insecure-registries": ["m:5000"]}`},
 		{"line ends of Windows", "{\r\n  \"debug\": true\r\n}\r\n", "{\r\n  \"debug\": true,\r\n  \"registry-mirrors\": [\"http://m:5000\"],\r\n  \"insecure-registries\": [\"m:5000\"]\r\n}\r\n"},
+		{"byte order mark", "\ufeff{\"debug\":true}", "\ufeff{\"debug\":true,\"registry-mirrors\": [\"http://m:5000\"],\"insecure-registries\": [\"m:5000\"]}"},
 	} {
 		t.Run(c.name, func(t *testing.T) { merges(t, file, c.old, c.want) })
 	}
