@@ -3,7 +3,7 @@
 //
 //	<store>/
 //	  blobs/<alg>/<hex>     verified content, manifests too; read-only files
-//	  ingest/<alg>-<hex>    partial downloads, resumed by digest; .removed: on its way out
+//	  ingest/<alg>-<hex>    partial downloads, resumed by digest; .removed: on its way out; .fresh: to begin anew
 //	  leases/<random>       one per process that is fetching; locked while it lives
 //	  index.db              SQLite in WAL mode: blobs, manifests, edges, pins, history;
 //	                        -wal and -shm beside it stay, so that those can read

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // ErrBroken ends the reading of content that turned out not to be what its
@@ -25,13 +26,42 @@ const heldBack = 64 << 10
 
 // tail is how far a writer has come, for those who follow it.
 type tail struct {
+	paths [2]string // where the content is: while it arrives, and then
+
 	mu        sync.Mutex
+	file      fs.FileInfo // which it is that is written
 	offset    int64
-	round     int  // how often the writer started from zero
+	round     int  // how often the writer started from zero, with another file
 	verified  bool // all is there and is what it should be
 	ended     bool // nothing more will come
 	followers int
 	changed   chan struct{} // closed at the next change, if somebody waits
+}
+
+func (s *Store) newTail(d digest.Digest) *tail {
+	return &tail{paths: [2]string{s.ingestPath(d), s.blobPath(d)}}
+}
+
+// open opens the file of the present round, wherever it is by now.
+func (t *tail) open() (*os.File, error) {
+	t.mu.Lock()
+	wanted := t.file
+	t.mu.Unlock()
+	for _, path := range t.paths {
+		file, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		// Another process may have a file of its own under the same name.
+		if there, err := file.Stat(); err == nil && os.SameFile(wanted, there) {
+			return file, nil
+		}
+		file.Close()
+	}
+	return nil, ErrBroken
 }
 
 func (t *tail) update(fn func()) {
@@ -58,56 +88,58 @@ func (t *tail) followed() bool {
 type Follower struct {
 	ctx    context.Context
 	tail   *tail
-	file   *os.File
 	digest digest.Digest
 	size   int64
 	pos    int64
 	round  int // of the writer, when the first byte was read
 	began  bool
 	close  func() error
+
+	mu     sync.Mutex
+	file   *os.File // opened with the first byte
+	closed bool
 }
 
 // Follow returns a reader of what the writer writes, which may be called from
 // any goroutine. Reads end with ctx. It returns ErrNotFound if the writer is
 // done: the content is in the store, or is not coming.
 func (w *Writer) Follow(ctx context.Context) (*Follower, error) {
-	w.tail.mu.Lock()
-	defer w.tail.mu.Unlock()
-	if w.tail.ended {
-		return nil, fmt.Errorf("blob %s: its writer is done: %w", w.desc.Digest, ErrNotFound)
+	return w.tail.follow(ctx, w.desc)
+}
+
+func (t *tail) follow(ctx context.Context, desc v1.Descriptor) (*Follower, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		return nil, fmt.Errorf("blob %s: its writer is done: %w", desc.Digest, ErrNotFound)
 	}
-	// A file of its own: the writer closes the other one when it is done.
-	file, err := os.Open(w.file.Name())
-	if errors.Is(err, fs.ErrNotExist) { // just moved to its place
-		err = ErrNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("blob %s: %w", w.desc.Digest, err)
-	}
-	if err := w.owns(file); err != nil {
-		return nil, errors.Join(fmt.Errorf("blob %s: %w", w.desc.Digest, err), file.Close())
-	}
-	w.tail.followers++
-	f := &Follower{ctx: ctx, tail: w.tail, file: file, digest: w.desc.Digest, size: w.desc.Size}
+	t.followers++
+	f := &Follower{ctx: ctx, tail: t, digest: desc.Digest, size: desc.Size}
 	f.close = sync.OnceValue(func() error {
 		f.tail.update(func() { f.tail.followers-- })
-		return file.Close()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.closed = true
+		if f.file == nil {
+			return nil
+		}
+		return f.file.Close()
 	})
 	return f, nil
 }
 
-// owns returns ErrNotFound for a file that is another than the writer's: that was
-// moved to its place, and another process has looked whether it was there.
-func (w *Writer) owns(file *os.File) error {
-	mine, err := w.file.Stat()
-	if err != nil {
-		return err
+// opened returns the file that is read.
+func (f *Follower) opened() (*os.File, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, os.ErrClosed
 	}
-	that, err := file.Stat()
-	if err == nil && !os.SameFile(mine, that) {
-		err = ErrNotFound
+	var err error
+	if f.file == nil {
+		f.file, err = f.tail.open()
 	}
-	return err
+	return f.file, err
 }
 
 // Await waits until something is written, or until late. It returns ErrBroken if
@@ -186,7 +218,11 @@ func (f *Follower) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		if f.pos < visible {
-			n, err := f.file.ReadAt(p[:min(int64(len(p)), visible-f.pos)], f.pos)
+			file, err := f.opened()
+			if err != nil {
+				return 0, fmt.Errorf("blob %s: %w", f.digest, err)
+			}
+			n, err := file.ReadAt(p[:min(int64(len(p)), visible-f.pos)], f.pos)
 			if !f.valid() || errors.Is(err, io.EOF) && n == 0 {
 				return 0, fmt.Errorf("blob %s: %w", f.digest, ErrBroken)
 			}

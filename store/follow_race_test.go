@@ -25,10 +25,19 @@ func TestFollowOtherFile(t *testing.T) {
 	if err := errors.Join(os.Rename(name, name+".moved"), os.WriteFile(name, nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	if f, err := w.Follow(t.Context()); !errors.Is(err, ErrNotFound) {
-		t.Errorf("followed another file: %v, %v", f, err)
+	f := must[*Follower](t)(w.Follow(t.Context()))
+	if n, err := f.Read(make([]byte, 1)); !errors.Is(err, ErrBroken) {
+		t.Errorf("read %d bytes of another file: %v", n, err)
 	}
-	if err := os.Rename(name+".moved", name); err != nil {
+	if err := errors.Join(f.Close(), os.Rename(name+".moved", s.blobPath(w.desc.Digest))); err != nil {
+		t.Fatal(err)
+	}
+	f = must[*Follower](t)(w.Follow(t.Context()))
+	defer f.Close()
+	if n, err := f.Read(make([]byte, 10)); n != 10 || err != nil {
+		t.Errorf("after it was moved to its place: %d bytes, %v", n, err)
+	}
+	if err := os.Rename(s.blobPath(w.desc.Digest), name); err != nil {
 		t.Fatal(err)
 	}
 }

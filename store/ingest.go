@@ -38,16 +38,23 @@ type Writer struct {
 // The caller must Close the writer; a writer that was not committed leaves its
 // bytes for the next one.
 func (l *Lease) Writer(ctx context.Context, desc v1.Descriptor) (*Writer, error) {
-	return l.writer(ctx, desc, false)
+	return l.writer(ctx, desc, false, nil)
+}
+
+// WriterAfter is Writer. If it has to wait for another process, it calls
+// meanwhile, once, with what that writes. The caller must close it, but not
+// before the Writer: those who follow it go on with what that writes.
+func (l *Lease) WriterAfter(ctx context.Context, desc v1.Descriptor, meanwhile func(*Elsewhere)) (*Writer, error) {
+	return l.writer(ctx, desc, false, func() { meanwhile(l.store.watch(desc)) })
 }
 
 // Repair returns a writer for content that the store has but that is damaged:
 // what is committed takes the place of the damaged file.
 func (l *Lease) Repair(ctx context.Context, desc v1.Descriptor) (*Writer, error) {
-	return l.writer(ctx, desc, true)
+	return l.writer(ctx, desc, true, nil)
 }
 
-func (l *Lease) writer(ctx context.Context, desc v1.Descriptor, repair bool) (*Writer, error) {
+func (l *Lease) writer(ctx context.Context, desc v1.Descriptor, repair bool, busy func()) (*Writer, error) {
 	if err := checkDigest(desc.Digest); err != nil {
 		return nil, err
 	}
@@ -57,12 +64,13 @@ func (l *Lease) writer(ctx context.Context, desc v1.Descriptor, repair bool) (*W
 	if err := l.Hold(ctx, desc.Digest); err != nil {
 		return nil, err
 	}
-	file, err := lockFile(ctx, l.store.ingestPath(desc.Digest))
+	file, err := lockFileAfter(ctx, l.store.ingestPath(desc.Digest), busy)
 	if err != nil {
 		return nil, fmt.Errorf("blob %s: %w", desc.Digest, err)
 	}
-	w := &Writer{store: l.store, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash(), tail: &tail{}, repair: repair}
-	if !repair {
+	w := &Writer{store: l.store, desc: desc, file: file, hash: desc.Digest.Algorithm().Hash(), tail: l.store.newTail(desc.Digest), repair: repair}
+	w.tail.file, err = file.Stat()
+	if err == nil && !repair {
 		err = l.store.findExisting(ctx, desc)
 	}
 	if errors.Is(err, ErrExists) {
@@ -175,6 +183,7 @@ func (w *Writer) resume(ctx context.Context) error {
 		return err
 	}
 	if n > w.desc.Size {
+		w.offset = n
 		return w.Reset()
 	}
 	w.advance(n)
@@ -255,19 +264,36 @@ func (w *Writer) gather(r io.Reader, buf []byte) (n int, err error) {
 	return n, err
 }
 
-// Reset drops what is there and starts from zero.
+// Reset drops what is there and starts from zero, with another file: those who
+// follow, also in other processes, must not take what comes now for the rest of
+// what they have read.
 func (w *Writer) Reset() error {
-	if err := w.file.Truncate(0); err != nil {
+	if w.offset == 0 {
+		return nil // nobody has read anything
+	}
+	name := w.tail.paths[0]
+	// Nobody else wants it, but gc looks whether it is locked.
+	fresh, err := lockFile(context.Background(), name+freshSuffix)
+	if err != nil {
 		return err
 	}
-	if _, err := w.file.Seek(0, io.SeekStart); err != nil {
-		return err
+	info, err := fresh.Stat()
+	if err == nil {
+		err = os.Rename(fresh.Name(), name)
 	}
+	if err != nil {
+		return errors.Join(err, fresh.Close(), ignoreMissing(os.Remove(name+freshSuffix)))
+	}
+	err = w.file.Close()
+	w.file = fresh
 	w.hash.Reset()
 	w.offset = 0
-	w.tail.update(func() { w.tail.offset, w.tail.round = 0, w.tail.round+1 })
-	return nil
+	w.tail.update(func() { w.tail.file, w.tail.offset, w.tail.round = info, 0, w.tail.round+1 })
+	return err
 }
+
+// freshSuffix marks a file that is about to take the place of a partial download.
+const freshSuffix = ".fresh"
 
 // Commit verifies size and digest and makes the content durable and visible.
 // It returns ErrMismatch if the content is not what was promised; the writer
@@ -288,7 +314,7 @@ func (w *Writer) Commit(ctx context.Context) error {
 		// Which bytes are lost is not known, and the kernel reports it once.
 		err = errors.Join(err, w.Reset())
 	} else {
-		err = w.store.commits.commit(ctx, commit{digest: w.desc.Digest, size: w.desc.Size, from: w.file.Name()})
+		err = w.store.commits.commit(ctx, commit{digest: w.desc.Digest, size: w.desc.Size, from: w.tail.paths[0]})
 	}
 	if err == nil && w.repair {
 		err = w.store.repairManifest(ctx, w.desc)
@@ -310,7 +336,7 @@ func (w *Writer) Close() error {
 	w.done = true
 	w.tail.update(func() { w.tail.ended = true })
 	if w.offset == 0 {
-		return errors.Join(os.Remove(w.file.Name()), w.file.Close()) // nothing worth keeping
+		return errors.Join(os.Remove(w.tail.paths[0]), w.file.Close()) // nothing worth keeping
 	}
 	return w.file.Close()
 }

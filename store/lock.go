@@ -17,6 +17,11 @@ const lockPoll = 20 * time.Millisecond
 // before may have renamed or removed the one that was opened. Closing the file
 // releases the lock.
 func lockFile(ctx context.Context, path string) (*os.File, error) {
+	return lockFileAfter(ctx, path, nil)
+}
+
+// lockFileAfter is lockFile. It calls busy, once, if somebody else has the lock.
+func lockFileAfter(ctx context.Context, path string, busy func()) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 		if err != nil {
@@ -31,6 +36,10 @@ func lockFile(ctx context.Context, path string) (*os.File, error) {
 		f.Close()
 		if err != nil {
 			return nil, err
+		}
+		if busy != nil {
+			busy()
+			busy = nil
 		}
 		select {
 		case <-ctx.Done():

@@ -44,7 +44,15 @@ func (c *Client) bring(ctx context.Context, f *flight, lease *store.Lease, desc 
 		return false, err
 	}
 	defer s.release()
-	w, err := lease.Writer(ctx, desc)
+	var elsewhere *store.Elsewhere
+	w, err := lease.WriterAfter(ctx, desc, func(e *store.Elsewhere) {
+		s.release() // what waits needs none
+		elsewhere = e
+		f.begin(e) // clients need not wait
+	})
+	if elsewhere != nil {
+		defer elsewhere.Close()
+	}
 	if errors.Is(err, store.ErrExists) {
 		return false, nil
 	}
@@ -52,7 +60,9 @@ func (c *Client) bring(ctx context.Context, f *flight, lease *store.Lease, desc 
 		return false, err
 	}
 	f.slot = s
-	f.begin(w)
+	if elsewhere == nil {
+		f.begin(w)
+	}
 	err = c.fill(ctx, f, desc, w, p)
 	return true, errors.Join(err, w.Close())
 }

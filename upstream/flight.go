@@ -17,8 +17,8 @@ type flight struct {
 	err     error
 	aborted bool // whoever asked for it gave up, or was told to
 
-	begun  chan struct{} // closed when writer is set; never if there is nothing to write
-	writer *store.Writer
+	begun  chan struct{} // closed when source is set; never if there is nothing to write
+	source source
 
 	mu      sync.Mutex
 	clients int           // that wait for it
@@ -58,9 +58,14 @@ func (f *flight) urgency() (bool, <-chan struct{}) {
 	return f.clients > 0, f.changed
 }
 
-// begin says who writes the content, so that it can be followed.
-func (f *flight) begin(w *store.Writer) {
-	f.writer = w
+// source is content that is being written, by this process or another one.
+type source interface {
+	Follow(ctx context.Context) (*store.Follower, error)
+}
+
+// begin says where the content is written, so that it can be followed.
+func (f *flight) begin(s source) {
+	f.source = s
 	close(f.begun)
 }
 

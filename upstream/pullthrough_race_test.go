@@ -177,3 +177,49 @@ func TestPullThroughTwoProcesses(t *testing.T) {
 		t.Error(wait.err)
 	}
 }
+
+// A second mirror on the same store streams what the first one is fetching, and
+// goes on with it when that ends.
+func TestPullThroughElsewhere(t *testing.T) {
+	for name, ends := range map[string]bool{"it completes": false, "it ends": true} {
+		t.Run(name, func(t *testing.T) {
+			f, st := newFake(t), newStore(t)
+			_, layer := f.simple(1<<20, "1")
+			reached, release := f.halfway(layer)
+			defer release()
+			first := newPullThrough(t, newClient(t, st, f))
+			readManifest(t, first, "1")
+			<-reached
+			other, err := store.Open(t.Context(), st.Dir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = other.Close() })
+			second := newPullThrough(t, newClient(t, other, f))
+			r, _, err := second.Blob(t.Context(), app, layer.Digest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			got := make([]byte, 300_000)
+			if _, err := io.ReadFull(r, got); err != nil {
+				t.Fatalf("while the other one fetches it: %v", err)
+			}
+			if ends {
+				if err := first.Close(); err != nil {
+					t.Error(err)
+				}
+			} else {
+				release()
+			}
+			rest, err := io.ReadAll(r)
+			if err != nil || !bytes.Equal(append(got, rest...), f.blobs[layer.Digest]) {
+				t.Errorf("%d bytes, %v", len(got)+len(rest), err)
+			}
+			waitPinned(t, other, "1")
+			if n := count(f.asked(), "GET blobs/"+layer.Digest.String()); !ends && n != 1 {
+				t.Errorf("it was asked for %d times", n)
+			}
+		})
+	}
+}

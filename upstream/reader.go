@@ -37,7 +37,7 @@ func (p *PullThrough) newClientReader(ctx context.Context, b wanted, f *flight, 
 	r.open = sync.OnceValues(func() (io.ReadSeekCloser, error) {
 		select {
 		case <-f.begun:
-			follower, err := f.writer.Follow(r.ctx)
+			follower, err := f.source.Follow(r.ctx)
 			if !errors.Is(err, store.ErrNotFound) {
 				return follower, err
 			}
