@@ -97,6 +97,28 @@ func (s *Store) ReadBlob(ctx context.Context, d digest.Digest, limit int64) ([]b
 	return content, err
 }
 
+// ForeignURLs returns the URLs that published manifests have for a foreign layer.
+func (s *Store) ForeignURLs(ctx context.Context, d digest.Digest) ([]string, error) {
+	all, err := list(ctx, s.reader, func(rows *sql.Rows) (m Manifest, err error) { return m, rows.Scan(&m.MediaType, &m.Bytes) },
+		`SELECT media_type, bytes FROM manifest WHERE digest IN (SELECT parent FROM edge WHERE child = ? AND kind = ?) LIMIT 100`, d.String(), string(KindForeign))
+	if err != nil {
+		return nil, fmt.Errorf("foreign layer %s: %w", d, err)
+	}
+	var urls []string
+	for _, m := range all {
+		graph, err := ParseManifest(m.MediaType, m.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("foreign layer %s: %w", d, err)
+		}
+		for _, child := range graph.Children {
+			if child.Digest == d {
+				urls = append(urls, child.URLs...)
+			}
+		}
+	}
+	return urls, nil
+}
+
 // Tags lists the tags of a repository in bytewise order, after last, at most n
 // (all if n is negative). It returns ErrNotFound if nothing of the repository is
 // pinned.

@@ -105,20 +105,35 @@ func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d diges
 		b.Size = size
 		return b, content.Close()
 	}
-	if err := p.misses.recent(repo.Registry, b.name()); err != nil {
+	// Of an image that this mirror does not know, because a client had its
+	// manifest from elsewhere; or a foreign layer.
+	b.Size, err = p.size(ctx, repo, d)
+	if err == nil || !isNone(err) {
 		return b, err
 	}
-	// Of an image that this mirror does not know: a client had its manifest
-	// from elsewhere.
-	b.Size, err = shared(ctx, p, "size "+b.name(), func() (size int64, err error) {
+	there, foreignErr := p.locateForeign(ctx, b)
+	if foreignErr == nil || !errors.Is(foreignErr, ErrNotFound) {
+		return there, foreignErr
+	}
+	return b, err
+}
+
+// size asks a registry how large a blob is, unless it has refused that a moment
+// ago.
+func (p *PullThrough) size(ctx context.Context, repo store.Repository, d digest.Digest) (int64, error) {
+	name := wanted{Descriptor: v1.Descriptor{Digest: d}, repo: repo}.name()
+	if err := p.misses.recent(repo.Registry, name); err != nil {
+		return 0, err
+	}
+	size, err := shared(ctx, p, "size "+name, func() (size int64, err error) {
 		err = p.client.ask(urgently(p.ctx), repo, func(e *endpoint) error {
 			size, err = p.client.blobSize(urgently(p.ctx), e, repo, d)
 			return err
 		})
 		return size, err
 	})
-	p.misses.note(repo.Registry, b.name(), err)
-	return b, err
+	p.misses.note(repo.Registry, name, err)
+	return size, err
 }
 
 // demand returns the flight of a blob that a client waits for until it calls

@@ -204,7 +204,7 @@ func (f *fetch) below(ctx context.Context, group *errgroup.Group, n node, graph 
 			})
 		case store.KindForeign:
 			// Clients fetch it from its own URLs, which are no host that the
-			// user named.
+			// user named; see locateForeign.
 		default:
 			group.Go(func() error { return f.blob(ctx, child) })
 		}
