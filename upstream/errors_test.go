@@ -3,6 +3,8 @@ package upstream
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -136,6 +138,19 @@ func TestErrors(t *testing.T) {
 				t.Errorf("pinned: %v %v", pins, err)
 			}
 		})
+	}
+}
+
+// libtrust, with which regclient reads signed manifests, panics on a negative
+// length.
+func TestPanicInRegclient(t *testing.T) {
+	f, st := newFake(t), newStore(t)
+	f.answers("/manifests/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
+		fmt.Fprintf(w, `{"schemaVersion":1,"signatures":[{"protected":%q}]}`, base64.RawURLEncoding.EncodeToString([]byte(`{"formatLength":-1,"formatTail":""}`)))
+	})
+	if _, err := newPullThrough(t, newClient(t, st, f)).Manifest(t.Context(), app, "1"); !errors.Is(err, ErrNotRegistry) {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -71,7 +72,9 @@ func requestOnce[T any](ctx context.Context, c *Client, e *endpoint, fn func(con
 }
 
 // await returns when fn has returned or ctx ends, whichever is first: regclient
-// asks for tokens and runs credential helpers without a context.
+// asks for tokens and runs credential helpers without a context. A panic in fn is
+// an error: what regclient reads signed manifests of schema 1 with, libtrust,
+// panics where one gives a negative length.
 func await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	type result struct {
 		v   T
@@ -79,8 +82,14 @@ func await[T any](ctx context.Context, fn func() (T, error)) (T, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		v, err := fn()
-		done <- result{v, err}
+		var r result
+		defer func() {
+			if p := recover(); p != nil {
+				r.err = fmt.Errorf("%w: it makes regclient panic: %v", ErrNotRegistry, p)
+			}
+			done <- r
+		}()
+		r.v, r.err = fn()
 	}()
 	select {
 	case r := <-done:
