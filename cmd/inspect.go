@@ -172,6 +172,10 @@ func nodeLabel(n store.Node) string {
 		return "attestation"
 	case n.Kind == store.KindManifest && n.Platform != "":
 		return n.Platform
+	case n.Kind == "" && n.Platform != "":
+		return "manifest of " + n.Platform
+	case n.Kind == store.KindBlob && n.MediaType == store.MediaTypeSchema1Signed:
+		return "manifest with signatures"
 	case n.Kind == store.KindConfig && n.Platform != "":
 		return "config of " + n.Platform
 	case n.Kind != "" && n.Kind != store.KindManifest:

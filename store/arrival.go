@@ -172,32 +172,30 @@ func (s *Store) Arrived(ctx context.Context, a Arrival) (Arrived, error) {
 		}
 		seen[child.Digest] = true
 		n.TotalBlobs++
-		n.TotalBytes += child.Size
-		there, err := s.Has(ctx, child.Digest)
+		size, err := s.Size(ctx, child.Digest)
+		if errors.Is(err, ErrNotFound) {
+			here := s.partial(child.Digest)
+			n.Bytes += here
+			n.TotalBytes += max(child.Size, here) // nothing else tells the size of some
+			continue
+		}
 		if err != nil {
 			return Arrived{}, err
 		}
-		if !there {
-			n.Bytes += s.partial(child.Digest)
-			continue
-		}
 		n.Blobs++
-		n.Bytes += child.Size
+		n.Bytes += size
+		n.TotalBytes += size
 		if child.Kind != KindManifest {
 			continue
 		}
-		content, err := s.ReadBlob(ctx, child.Digest, MaxManifestSize)
+		m, err := s.ReadManifest(ctx, child.Descriptor)
 		if errors.Is(err, ErrNotFound) { // removed a moment ago
 			continue
 		}
 		if err != nil {
 			return Arrived{}, err
 		}
-		if child.Size == 0 { // the root's, which nothing tells
-			n.Bytes += int64(len(content))
-			n.TotalBytes += int64(len(content))
-		}
-		graph, err := ParseManifest(child.MediaType, content)
+		graph, err := ParseManifest(m.MediaType, m.Bytes)
 		if err != nil {
 			return Arrived{}, fmt.Errorf("%s: %s: %w", a.Name(), child.Digest, err)
 		}

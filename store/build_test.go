@@ -156,17 +156,19 @@ func write(ctx context.Context, l *Lease, d digest.Digest, b []byte) error {
 	return errors.Join(err, w.Close())
 }
 
-// put brings all blobs into the store.
+// put brings all blobs into the store. The manifests are then those that it keeps.
 func (c *content) put(ctx context.Context, l *Lease) error {
 	for d, b := range c.blobs {
 		if err := write(ctx, l, d, b); err != nil {
 			return err
 		}
 	}
-	for _, m := range c.manifests {
-		if err := write(ctx, l, m.Digest, m.Bytes); err != nil {
+	for i, m := range c.manifests {
+		kept, err := l.PutManifest(ctx, m)
+		if err != nil {
 			return err
 		}
+		c.manifests[i] = kept
 	}
 	return nil
 }

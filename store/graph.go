@@ -44,13 +44,18 @@ type Graph struct {
 	Subject      *v1.Descriptor
 	ArtifactType string
 	Annotations  map[string]string
+	// Platform is that of an image whose manifest tells it, as schema 1 does.
+	Platform *v1.Platform
+	// Signed is the blob with all of a signed schema 1 manifest, whose digest is
+	// that of a part of it; nil for any other manifest.
+	Signed *v1.Descriptor
 }
 
 // IsManifest reports whether content of this media type is a manifest or an
 // index, which lists other content, rather than a blob.
 func IsManifest(mediaType string) bool {
 	switch mediaType {
-	case v1.MediaTypeImageManifest, MediaTypeDockerManifest, MediaTypeArtifact:
+	case v1.MediaTypeImageManifest, MediaTypeDockerManifest, MediaTypeArtifact, MediaTypeSchema1, MediaTypeSchema1Signed:
 		return true
 	}
 	return IsIndex(mediaType)
@@ -63,7 +68,7 @@ func IsIndex(mediaType string) bool {
 
 // document has the fields of all kinds of manifests (OCI image specification
 // 1.1, image-index.md and manifest.md; Docker's image manifest version 2,
-// schema 2).
+// schema 2) but schema 1.
 type document struct {
 	SchemaVersion int               `json:"schemaVersion"`
 	MediaType     string            `json:"mediaType"`
@@ -78,7 +83,8 @@ type document struct {
 
 // ParseManifest reads what the manifest lists. It returns an error for media
 // types that are no manifests, for content that is not of its media type, and
-// for descriptors that cannot be content: a bad digest, a negative size.
+// for descriptors that cannot be content: a bad digest, a negative size. The
+// layers of schema 1 have SizeUnknown.
 func ParseManifest(mediaType string, content []byte) (Graph, error) {
 	if !IsManifest(mediaType) {
 		return Graph{}, fmt.Errorf("media type %q is not a manifest's", mediaType)
@@ -101,6 +107,12 @@ func ParseManifest(mediaType string, content []byte) (Graph, error) {
 	image, index := doc.Config != nil || len(doc.Layers) > 0, len(doc.Manifests) > 0
 	if image && IsIndex(mediaType) || index && !IsIndex(mediaType) {
 		return Graph{}, fmt.Errorf("manifest is both an index and an image")
+	}
+	if IsSchema1(mediaType) {
+		if doc.SchemaVersion != 1 || image {
+			return Graph{}, fmt.Errorf("manifest is of schema %d but came as %q", doc.SchemaVersion, mediaType)
+		}
+		return parseSchema1(mediaType, content)
 	}
 
 	graph := Graph{Subject: doc.Subject, ArtifactType: doc.ArtifactType, Annotations: doc.Annotations}
@@ -235,7 +247,7 @@ func configPlatform(config []byte) string {
 
 // SniffMediaType tells the media type of a manifest that came without one, as
 // those do that were left by an interrupted run. It returns "" for content that
-// is no manifest.
+// is no manifest, and for a payload of schema 1 the type without signatures.
 func SniffMediaType(content []byte) string {
 	var doc document
 	switch err := json.Unmarshal(content, &doc); {
@@ -247,6 +259,8 @@ func SniffMediaType(content []byte) string {
 		return v1.MediaTypeImageIndex
 	case doc.Config != nil:
 		return v1.MediaTypeImageManifest
+	case doc.SchemaVersion == 1:
+		return MediaTypeSchema1
 	}
 	return ""
 }

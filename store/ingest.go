@@ -295,6 +295,19 @@ func (w *Writer) Reset() error {
 // freshSuffix marks a file that is about to take the place of a partial download.
 const freshSuffix = ".fresh"
 
+// WriteAll commits content that is here as a whole, in place of what an earlier
+// writer left.
+func (w *Writer) WriteAll(ctx context.Context, content []byte) error {
+	err := w.Reset()
+	if err == nil {
+		_, err = w.Write(content)
+	}
+	if err == nil {
+		err = w.Commit(ctx)
+	}
+	return err
+}
+
 // Commit verifies size and digest and makes the content durable and visible.
 // It returns ErrMismatch if the content is not what was promised; the writer
 // has then been reset and can be used again. After anything else it is closed:

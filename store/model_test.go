@@ -40,6 +40,9 @@ func (m *model) mark(from digest.Digest, reach map[digest.Digest]bool) {
 	for _, child := range m.manifests[from].Children {
 		m.mark(child.Digest, reach)
 	}
+	if signed := m.manifests[from].Signed; signed != nil {
+		m.mark(signed.Digest, reach)
+	}
 	for d := range m.published {
 		if s := m.manifests[d].Subject; s != nil && s.Digest == from {
 			m.mark(d, reach)
@@ -93,7 +96,14 @@ func (m *model) publish(repo Repository, reference string, root digest.Digest, c
 			fresh = append(fresh, manifest.Digest)
 		}
 		m.published[manifest.Digest] = true
-		m.sizes[manifest.Digest] = manifest.Size
+		payload, err := manifest.Payload()
+		if err != nil {
+			panic(err)
+		}
+		m.sizes[manifest.Digest] = int64(len(payload))
+		if graph.Signed != nil {
+			m.sizes[graph.Signed.Digest] = graph.Signed.Size
+		}
 	}
 	for d, b := range c.blobs {
 		m.sizes[d] = int64(len(b))
@@ -143,8 +153,11 @@ func randomContent(r *rand.Rand) (*content, v1.Descriptor) {
 		return c.index(list...)
 	}
 	root := image()
-	if r.IntN(2) == 0 {
+	switch r.IntN(8) {
+	case 0, 1, 2, 3:
 		root = index(2)
+	case 4: // signed anew each time
+		root = c.schema1("amd64", r.IntN(3), layer(), layer(), layer()).Descriptor
 	}
 	for range r.IntN(3) {
 		subject := c.manifests[r.IntN(len(c.manifests))].Descriptor

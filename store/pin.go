@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,7 +87,8 @@ func selectPin(ctx context.Context, q querier, repo Repository, reference string
 	return pins[0], nil
 }
 
-// selectPins takes two queries, however many pins there are.
+// selectPins takes two queries, however many pins there are, and a third if some
+// are of schema 1.
 func selectPins(ctx context.Context, q querier, where string, args ...any) ([]Pin, error) {
 	pins, err := list(ctx, q, func(rows *sql.Rows) (p Pin, err error) {
 		var at int64
@@ -102,6 +104,11 @@ func selectPins(ctx context.Context, q querier, where string, args ...any) ([]Pi
 	offers, err := selectOffers(ctx, q, where, args...)
 	if err != nil {
 		return nil, err
+	}
+	if slices.ContainsFunc(pins, func(p Pin) bool { return IsSchema1(p.MediaType) }) {
+		if err := offers.addSchema1(ctx, q, where, args...); err != nil {
+			return nil, err
+		}
 	}
 	for i := range pins {
 		pins[i].Platforms = offers.platforms(pins[i].Digest)
@@ -137,6 +144,23 @@ func selectOffers(ctx context.Context, q querier, where string, args ...any) (of
 		FROM offer CROSS JOIN edge ON edge.parent = offer.digest
 		WHERE kind IN ('manifest', 'config') ORDER BY parent, position`, args...)
 	return all, err
+}
+
+// addSchema1 adds what no edge tells: the platforms of images of schema 1.
+func (o offers) addSchema1(ctx context.Context, q querier, where string, args ...any) error {
+	_, err := list(ctx, q, func(rows *sql.Rows) (none struct{}, err error) {
+		var m Manifest
+		if err := rows.Scan(&m.Digest, &m.MediaType, &m.Bytes); err != nil {
+			return none, err
+		}
+		graph, err := ParseManifest(m.MediaType, m.Bytes)
+		if err == nil { // else it is damaged, which is told where it is read
+			o[m.Digest] = []v1.Descriptor{{Digest: m.Digest, Platform: graph.Platform}}
+		}
+		return none, nil
+	}, `SELECT digest, media_type, bytes FROM manifest WHERE media_type IN ('`+MediaTypeSchema1+`', '`+MediaTypeSchema1Signed+`')
+		AND digest IN (SELECT pin.digest FROM pin `+where+`)`, args...)
+	return err
 }
 
 // platforms lists the platforms of an image, those of nested indexes too, each

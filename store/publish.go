@@ -90,8 +90,8 @@ func (image Image) parse() ([]Graph, error) {
 		if err := checkDigest(m.Digest); err != nil {
 			return nil, err
 		}
-		if got := m.Digest.Algorithm().FromBytes(m.Bytes); got != m.Digest {
-			return nil, fmt.Errorf("manifest %s: %w", m.Digest, ErrMismatch)
+		if err := m.Verify(); err != nil {
+			return nil, err
 		}
 		var err error
 		if graphs[i], err = ParseManifest(m.MediaType, m.Bytes); err != nil {
@@ -140,7 +140,10 @@ func checkComplete(ctx context.Context, tx *sql.Tx, image Image, graphs []Graph)
 			}
 			checked[d] = is
 		}
-		if checked[d] != size {
+		if checked[d] == SizeUnknown {
+			checked[d] = size
+		}
+		if size != SizeUnknown && checked[d] != size {
 			return fmt.Errorf("%w: %s is listed with %d bytes, but has %d", ErrMismatch, d, size, checked[d])
 		}
 		return nil
@@ -165,7 +168,14 @@ func checkComplete(ctx context.Context, tx *sql.Tx, image Image, graphs []Graph)
 		return err
 	}
 	for i, m := range image.Manifests {
-		if err := check(m.Digest, int64(len(m.Bytes))); err != nil {
+		payload, err := m.Payload()
+		if err == nil {
+			err = check(m.Digest, int64(len(payload)))
+		}
+		if signed := graphs[i].Signed; err == nil && signed != nil {
+			err = check(signed.Digest, signed.Size)
+		}
+		if err != nil {
 			return err
 		}
 		for _, child := range graphs[i].Children {
@@ -268,9 +278,17 @@ func insertManifest(ctx context.Context, tx *sql.Tx, m Manifest, g Graph) (inser
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		return false, err
 	}
-	for i, child := range g.Children {
+	children := g.Children
+	if g.Signed != nil {
+		if err := setSigned(ctx, tx, m.Digest, g.Signed.Digest); err != nil {
+			return false, err
+		}
+		children = append(slices.Clip(children), Child{Descriptor: *g.Signed, Kind: KindBlob})
+	}
+	for i, child := range children {
 		platform := FormatPlatform(child.Platform)
-		_, err := tx.ExecContext(ctx, `INSERT INTO edge (parent, position, child, size, kind, media_type, platform) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		_, err := tx.ExecContext(ctx, `INSERT INTO edge (parent, position, child, size, kind, media_type, platform)
+			VALUES (?1, ?2, ?3, iif(?4 < 0, (SELECT size FROM blob WHERE digest = ?3), ?4), ?5, ?6, ?7)`,
 			m.Digest.String(), i, child.Digest.String(), child.Size, string(child.Kind), child.MediaType,
 			sql.NullString{String: platform, Valid: platform != ""})
 		if err != nil {

@@ -36,13 +36,14 @@ func reachable(ctx context.Context, q querier, d digest.Digest) (map[digest.Dige
 }
 
 // imageSize is the size in bytes of what an image consists of over all
-// platforms, each blob once. Referrers and foreign layers do not count, so that
-// it depends on the digest alone.
+// platforms, each blob once. Referrers, foreign layers and the signatures of
+// schema 1 do not count, so that it depends on the digest alone.
 func imageSize(ctx context.Context, q querier, d digest.Digest) (int64, error) {
 	var size int64
 	err := q.QueryRowContext(ctx, `WITH RECURSIVE part (digest, size) AS (
 			SELECT digest, size FROM blob WHERE digest = ?
-			UNION SELECT edge.child, edge.size FROM part CROSS JOIN edge ON edge.parent = part.digest WHERE edge.kind <> 'foreign'
+			UNION SELECT edge.child, edge.size FROM part CROSS JOIN edge ON edge.parent = part.digest
+				WHERE edge.kind <> 'foreign' AND NOT (edge.kind = 'blob' AND edge.media_type = '`+MediaTypeSchema1Signed+`')
 		) SELECT sum(size) FROM part`, d.String()).Scan(&size)
 	return size, err
 }

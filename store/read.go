@@ -24,6 +24,20 @@ func (s *Store) Has(ctx context.Context, d digest.Digest) (bool, error) {
 	return there, nil
 }
 
+// Size returns how many bytes the content of d has, or ErrNotFound if it is not in
+// the store.
+func (s *Store) Size(ctx context.Context, d digest.Digest) (int64, error) {
+	var size int64
+	err := s.reader.QueryRowContext(ctx, "SELECT size FROM blob WHERE digest = ?", d.String()).Scan(&size)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("blob %s: %w", d, err)
+	}
+	return size, nil
+}
+
 // Manifest returns what a tag or digest means: a pinned tag, a tag that came
 // with a pinned image, or any published manifest by its digest. It returns
 // ErrNotFound for everything else. Digests are not looked for by repository:
@@ -60,12 +74,9 @@ func (s *Store) Blob(ctx context.Context, _ Repository, d digest.Digest) (io.Rea
 	if err := checkDigest(d); err != nil {
 		return nil, 0, err
 	}
-	var size int64
-	switch err := s.reader.QueryRowContext(ctx, "SELECT size FROM blob WHERE digest = ?", d.String()).Scan(&size); {
-	case errors.Is(err, sql.ErrNoRows):
-		return nil, 0, fmt.Errorf("blob %s: %w", d, ErrNotFound)
-	case err != nil:
-		return nil, 0, fmt.Errorf("blob %s: %w", d, err)
+	size, err := s.Size(ctx, d)
+	if err != nil {
+		return nil, 0, err
 	}
 	f, err := os.Open(s.blobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {

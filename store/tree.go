@@ -30,6 +30,13 @@ func (s *Store) Tree(ctx context.Context, d digest.Digest) (Node, error) {
 		return Node{}, err
 	}
 	root := Node{Descriptor: m.Descriptor}
+	if IsSchema1(m.MediaType) {
+		graph, err := ParseManifest(m.MediaType, m.Bytes)
+		if err != nil {
+			return Node{}, fmt.Errorf("%s: %w", d, err)
+		}
+		root.Platform = FormatPlatform(graph.Platform)
+	}
 	if err := s.grow(ctx, &root, map[digest.Digest]bool{}); err != nil {
 		return Node{}, fmt.Errorf("%s: %w", d, err)
 	}

@@ -141,7 +141,7 @@ func (s *Store) check(ctx context.Context, b v1.Descriptor) (string, error) {
 		return problem, err
 	}
 	var content []byte
-	err := s.reader.QueryRowContext(ctx, "SELECT bytes FROM manifest WHERE digest = ?", b.Digest.String()).Scan(&content)
+	err := s.reader.QueryRowContext(ctx, "SELECT bytes FROM manifest WHERE "+copyOf, b.Digest.String()).Scan(&content)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return "", nil
@@ -194,7 +194,7 @@ func (s *Store) repairManifest(ctx context.Context, desc v1.Descriptor) error {
 		return err
 	}
 	return s.update(ctx, func(tx *sql.Tx) error {
-		_, err := tx.ExecContext(ctx, "UPDATE manifest SET bytes = ? WHERE digest = ?", content, desc.Digest.String())
+		_, err := tx.ExecContext(ctx, "UPDATE manifest SET bytes = ?2 WHERE "+copyOf, desc.Digest.String(), content)
 		return err
 	})
 }

@@ -129,14 +129,14 @@ func (p *PullThrough) recall(x *arriving) error {
 			continue
 		}
 		seen[desc.Digest] = true
-		content, err := p.store.ReadBlob(p.ctx, desc.Digest, store.MaxManifestSize)
+		m, err := p.store.ReadManifest(p.ctx, desc)
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", x.arrival.Name(), err)
 		}
-		graph, err := store.ParseManifest(desc.MediaType, content)
+		graph, err := store.ParseManifest(m.MediaType, m.Bytes)
 		if err != nil {
 			continue // which the fetch will say
 		}

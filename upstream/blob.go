@@ -265,33 +265,32 @@ func (c *Client) Repair(ctx context.Context, repo store.Repository, desc v1.Desc
 }
 
 func (c *Client) refill(ctx context.Context, repo store.Repository, desc v1.Descriptor, w *store.Writer) error {
-	m, err := c.store.Manifest(ctx, repo, desc.Digest.String())
+	m, err := c.store.ManifestOf(ctx, desc.Digest)
 	if errors.Is(err, store.ErrNotFound) {
 		return c.fill(ctx, newFlight(repo), desc, w, &Progress{})
-	}
-	if err == nil && desc.Digest.Algorithm().FromBytes(m.Bytes) == desc.Digest {
-		return writeAll(ctx, w, m.Bytes)
 	}
 	if err != nil {
 		return err
 	}
+	content, err := m.File(desc.Digest)
+	if err != nil { // the index is what is damaged
+		content, err = c.store.ReadBlob(ctx, desc.Digest, store.MaxManifestSize)
+	}
+	if err == nil && desc.Digest.Algorithm().FromBytes(content) == desc.Digest {
+		return w.WriteAll(ctx, content)
+	}
 	return c.ask(ctx, repo, func(e *endpoint) error {
-		m, err := c.manifest(ctx, e, repo, desc.Digest)
+		m, err := c.manifest(ctx, e, repo, m.Digest)
 		if err != nil {
 			return err
 		}
-		return writeAll(ctx, w, m.Bytes)
+		content, err := m.File(desc.Digest)
+		if err != nil {
+			return &Error{
+				Cause: ErrIntegrity, Detail: fmt.Sprintf("%s has signed %s anew, and the signatures that came with it are lost", e, m.Digest), Err: err,
+				Hint: "mirrorctl rm and sync the image again",
+			}
+		}
+		return w.WriteAll(ctx, content)
 	})
-}
-
-// writeAll commits content that is here as a whole.
-func writeAll(ctx context.Context, w *store.Writer, content []byte) error {
-	err := w.Reset() // an earlier try may have left a part
-	if err == nil {
-		_, err = w.Write(content)
-	}
-	if err == nil {
-		err = w.Commit(ctx)
-	}
-	return err
 }

@@ -52,7 +52,7 @@ func (c *Client) Config(ctx context.Context, name reference.Named, platform v1.P
 				} else {
 					m, err = c.smallBlob(ctx, e, repo, desc)
 				}
-				if err == nil && desc.Digest.Algorithm().FromBytes(m.Bytes) != desc.Digest {
+				if err == nil && m.Verify() != nil {
 					err = mismatch(e.String(), desc.Digest, answer{}, store.ErrMismatch)
 				}
 				return err
@@ -100,7 +100,7 @@ func stored(ctx context.Context, st *store.Store, desc v1.Descriptor, manifest b
 	} else {
 		m, err = storedBlob(ctx, st, desc)
 	}
-	if err == nil && desc.Digest.Algorithm().FromBytes(m.Bytes) != desc.Digest {
+	if err == nil && m.Verify() != nil {
 		return store.Manifest{}, fmt.Errorf("%s is %w", desc.Digest, ErrDamaged)
 	}
 	return m, err
@@ -138,11 +138,15 @@ func imageConfig(ctx context.Context, root v1.Descriptor, platform v1.Platform, 
 		var doc struct {
 			Manifests []v1.Descriptor
 			Config    *v1.Descriptor
+			History   []struct{ V1Compatibility string } // of schema 1
 		}
 		if err := json.Unmarshal(m.Bytes, &doc); err != nil {
 			return nil, &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", desc.Digest, err), Err: err}
 		}
 		if len(doc.Manifests) == 0 {
+			if doc.Config == nil && len(doc.History) > 0 {
+				return []byte(doc.History[0].V1Compatibility), nil
+			}
 			if doc.Config == nil {
 				return nil, nil
 			}

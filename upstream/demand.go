@@ -93,21 +93,22 @@ func (p *PullThrough) refused(b wanted) error {
 
 // locate finds out where a blob comes from and how large it is.
 func (p *PullThrough) locate(ctx context.Context, repo store.Repository, d digest.Digest) (wanted, error) {
-	b := wanted{Descriptor: v1.Descriptor{Digest: d}, repo: repo}
+	b := wanted{Descriptor: v1.Descriptor{Digest: d, Size: store.SizeUnknown}, repo: repo}
 	if x, child, ok := p.lookup(d); ok && child.Kind != store.KindManifest {
 		p.wake(x)
 		b.MediaType, b.Size = child.MediaType, child.Size
 		b.repo, b.image = x.arrival.Repository, x
+	}
+	if b.Size != store.SizeUnknown {
 		return b, nil
 	}
-	content, size, err := p.store.Blob(ctx, repo, d)
-	if err == nil {
-		b.Size = size
-		return b, content.Close()
+	var err error
+	if b.Size, err = p.store.Size(ctx, d); !errors.Is(err, store.ErrNotFound) {
+		return b, err
 	}
 	// Of an image that this mirror does not know, because a client had its
 	// manifest from elsewhere; or a foreign layer.
-	b.Size, err = p.size(ctx, repo, d)
+	b.Size, err = p.size(ctx, b.repo, d)
 	if err == nil || !isNone(err) {
 		return b, err
 	}
@@ -125,13 +126,7 @@ func (p *PullThrough) size(ctx context.Context, repo store.Repository, d digest.
 	if err := p.misses.recent(repo.Registry, name); err != nil {
 		return 0, err
 	}
-	size, err := shared(ctx, p, "size "+name, func() (size int64, err error) {
-		err = p.client.ask(urgently(p.ctx), repo, func(e *endpoint) error {
-			size, err = p.client.blobSize(urgently(p.ctx), e, repo, d)
-			return err
-		})
-		return size, err
-	})
+	size, err := shared(ctx, p, "size "+name, func() (int64, error) { return p.client.size(urgently(p.ctx), repo, d) })
 	p.misses.note(repo.Registry, name, err)
 	return size, err
 }

@@ -84,7 +84,7 @@ func TestErrors(t *testing.T) {
 		{"no JSON", "/manifests/", as(oci, []byte("hello")), ErrNotRegistry, "a manifest that is none", 1},
 		{"JSON, but no manifest", "/manifests/", as(oci, []byte(`["a"]`)), ErrNotRegistry, "a manifest that is none", 1},
 		{"another media type within", "/manifests/", as(v1.MediaTypeImageIndex, image), ErrNotRegistry, "", 1},
-		{"schema 1", "/manifests/", as("application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1}`), "Docker-Content-Digest", wrong), ErrUnsupported, "", 1},
+		{"schema 1", "/manifests/", as("application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1}`), "Docker-Content-Digest", wrong), ErrNotRegistry, "missing signature key", 1},
 		{"gzip", "/manifests/", as(oci, zipped.Bytes(), "Content-Encoding", "gzip"), ErrNotRegistry, "Content-Encoding", 1},
 		{"negative size", "/manifests/", as(oci, descriptor("-1")), ErrNotRegistry, "size -1", 1},
 		{"size beyond numbers", "/manifests/", as(oci, descriptor("99999999999999999999")), ErrNotRegistry, "", 1},

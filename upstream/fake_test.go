@@ -75,6 +75,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 		f.serveReferrers(w, digest.Digest(ref))
 		return
 	case kind == "manifests" && known:
+		if desc.MediaType == store.MediaTypeSchema1Signed {
+			content = sign(content)
+		}
 		w.Header().Set("Content-Type", desc.MediaType)
 		w.Header().Set("Docker-Content-Digest", desc.Digest.String())
 	case kind == "blobs" && there && !known:

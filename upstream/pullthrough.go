@@ -182,11 +182,7 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 	err := p.client.ask(ctx, repo, func(e *endpoint) (err error) {
 		from = e
 		if strings.Contains(reference, ":") {
-			if m, err = p.client.manifest(ctx, e, repo, digest.Digest(reference)); err == nil {
-				if err = verify(m.Digest, m.Bytes); err != nil {
-					err = mismatch(e.String(), m.Digest, answer{}, err)
-				}
-			}
+			m, err = p.client.manifest(ctx, e, repo, digest.Digest(reference))
 			return err
 		}
 		m, err = p.client.tagged(ctx, e, repo, reference)
@@ -217,7 +213,7 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 	}
 	log.Info("pinned, fetching", "image", name, "digest", a.Digest.String(), "from", from.String())
 	// Before the fetch begins, which would ask for it again.
-	if err := p.client.keep(ctx, from, p.store.LeaseFor(a), m); err != nil {
+	if m, err = p.store.LeaseFor(a).PutManifest(ctx, m); err != nil {
 		return store.Manifest{}, err
 	}
 	p.met(p.begin(a), graph)

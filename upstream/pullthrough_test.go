@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -76,8 +77,9 @@ func waitPinned(t *testing.T, st *store.Store, tag string) store.Pin {
 // called. reached is closed when it is there.
 func (f *fake) halfway(d v1.Descriptor) (reached <-chan struct{}, release func()) {
 	at, on := make(chan struct{}), make(chan struct{})
-	f.onBlob(d, func(i int, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
-		if i > 0 || r.Method != http.MethodGet {
+	var stopped atomic.Bool
+	f.onBlob(d, func(_ int, w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		if r.Method != http.MethodGet || stopped.Swap(true) {
 			serve(w, r)
 			return
 		}

@@ -2,6 +2,8 @@ package upstream
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 
 	"github.com/distribution/reference"
@@ -40,7 +42,7 @@ func (c *Client) head(ctx context.Context, e *endpoint, repo store.Repository, t
 		if err != nil {
 			return v1.Descriptor{}, err
 		}
-		return described(m)
+		return toOCI(m.GetDescriptor()), nil
 	})
 }
 
@@ -57,29 +59,34 @@ func (c *Client) tagged(ctx context.Context, e *endpoint, repo store.Repository,
 			return store.Manifest{}, err
 		}
 		ex.wanted = got.Digest
-		return got, verify(got.Digest, got.Bytes)
+		return got, got.Verify()
 	})
 }
 
-// verify returns store.ErrMismatch for content that is something else.
-func verify(d digest.Digest, content []byte) error {
-	if err := d.Validate(); err != nil {
+// size returns how many bytes a blob has that nothing else tells of.
+func (c *Client) size(ctx context.Context, repo store.Repository, d digest.Digest) (int64, error) {
+	size, err := c.store.Size(ctx, d)
+	if !errors.Is(err, store.ErrNotFound) {
+		return size, err
+	}
+	err = c.ask(ctx, repo, func(e *endpoint) error {
+		size, err = c.blobSize(ctx, e, repo, d)
 		return err
-	}
-	if d.Algorithm().FromBytes(content) != d {
-		return store.ErrMismatch
-	}
-	return nil
+	})
+	return size, err
 }
 
 // blobSize asks one endpoint how many bytes a blob has.
 func (c *Client) blobSize(ctx context.Context, e *endpoint, repo store.Repository, d digest.Digest) (int64, error) {
-	return request(ctx, c, e, func(ctx context.Context, _ *exchange) (int64, error) {
+	return request(ctx, c, e, func(ctx context.Context, ex *exchange) (int64, error) {
 		b, err := e.client().BlobHead(ctx, e.ref(repo, ""), descriptor.Descriptor{Digest: d})
 		if err != nil {
 			return 0, err
 		}
-		return b.GetDescriptor().Size, b.Close()
+		if ex.last().total < 0 {
+			err = &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s does not say how many bytes %s has", e, d), Err: ErrNotRegistry}
+		}
+		return b.GetDescriptor().Size, errors.Join(err, b.Close())
 	})
 }
 
@@ -92,34 +99,23 @@ func (c *Client) manifest(ctx context.Context, e *endpoint, repo store.Repositor
 			return store.Manifest{}, err
 		}
 		got, err := received(m)
-		got.Digest = d // the store verifies it
-		return got, err
+		if err != nil {
+			return store.Manifest{}, err
+		}
+		got.Digest = d
+		return got, got.Verify()
 	})
 }
 
 // received is a manifest as it came, byte for byte.
 func received(m manifest.Manifest) (store.Manifest, error) {
-	desc, err := described(m)
-	if err != nil {
-		return store.Manifest{}, err
-	}
 	raw, err := m.RawBody()
 	if err != nil {
 		return store.Manifest{}, err
 	}
+	desc := toOCI(m.GetDescriptor())
 	desc.Size = int64(len(raw))
 	return store.Manifest{Descriptor: desc, Bytes: raw}, nil
-}
-
-func described(m manifest.Manifest) (v1.Descriptor, error) {
-	desc := toOCI(m.GetDescriptor())
-	if !store.IsManifest(desc.MediaType) {
-		return desc, &Error{
-			Cause: ErrUnsupported, Detail: "media type " + desc.MediaType, Err: ErrUnsupported,
-			Hint: "images of Docker's schema 1 must be rebuilt or converted",
-		}
-	}
-	return desc, nil
 }
 
 // toOCI takes over what counts of regclient's own descriptor type.

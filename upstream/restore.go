@@ -41,7 +41,7 @@ func (c *Client) restore(ctx context.Context, f *flight, repo store.Repository, 
 	if whole, err := c.store.Whole(desc); err != nil || whole {
 		return err
 	}
-	_, err = c.store.Manifest(ctx, repo, desc.Digest.String())
+	_, err = c.store.ManifestOf(ctx, desc.Digest)
 	if !errors.Is(err, store.ErrNotFound) {
 		if err != nil {
 			return err
