@@ -141,6 +141,11 @@ func ask(tb testing.TB, method, target string) answer {
 	request, err := http.NewRequest(method, target, nil)
 	check(tb, err)
 	request.Header["Accept"] = every
+	return do(tb, request)
+}
+
+func do(tb testing.TB, request *http.Request) answer {
+	tb.Helper()
 	response, err := http.DefaultClient.Do(request)
 	check(tb, err)
 	defer response.Body.Close()
