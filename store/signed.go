@@ -81,7 +81,7 @@ func (l *Lease) PutManifest(ctx context.Context, m Manifest) (Manifest, error) {
 // putSigned keeps a signed manifest with its signatures, unless the store has
 // others for it.
 func (l *Lease) putSigned(ctx context.Context, m Manifest) (Manifest, error) {
-	if kept, err := l.holdSigned(ctx, m.Digest); !errors.Is(err, ErrNotFound) {
+	if kept, err := l.keptSigned(ctx, m.Digest); !errors.Is(err, ErrNotFound) {
 		return kept, err
 	}
 	blob := digest.FromBytes(m.Bytes)
@@ -91,9 +91,15 @@ func (l *Lease) putSigned(ctx context.Context, m Manifest) (Manifest, error) {
 	// Durably: unlike other content, this may be another one when it is fetched
 	// again.
 	err := l.store.update(ctx, func(tx *sql.Tx) error {
+		// Another process may have been faster.
+		var published bool
+		err := tx.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM manifest WHERE digest = ?)", m.Digest.String()).Scan(&published)
+		if err != nil || published {
+			return err
+		}
 		found, err := selectSigned(ctx, tx, m.Digest)
 		if err == nil {
-			if whole, err := l.store.Whole(found); err != nil || whole { // another process was faster
+			if whole, err := l.store.Whole(found); err != nil || whole {
 				return err
 			}
 		} else if !errors.Is(err, ErrNotFound) {
@@ -104,11 +110,16 @@ func (l *Lease) putSigned(ctx context.Context, m Manifest) (Manifest, error) {
 	if err != nil {
 		return m, err
 	}
-	return l.holdSigned(ctx, m.Digest)
+	return l.keptSigned(ctx, m.Digest)
 }
 
-// holdSigned returns a signed manifest that the store has, and protects the file.
-func (l *Lease) holdSigned(ctx context.Context, d digest.Digest) (Manifest, error) {
+// keptSigned returns a signed manifest that the store has: published, or else from
+// a file, which the lease then holds.
+func (l *Lease) keptSigned(ctx context.Context, d digest.Digest) (Manifest, error) {
+	m, err := l.store.Manifest(ctx, Repository{}, d.String())
+	if !errors.Is(err, ErrNotFound) {
+		return m, err
+	}
 	blob, err := selectSigned(ctx, l.store.reader, d)
 	if err == nil {
 		err = l.Hold(ctx, blob.Digest)

@@ -147,6 +147,27 @@ func TestSignedTwice(t *testing.T) {
 	checkClean(t, s)
 }
 
+// What is published stays as it is, also if its file is gone.
+func TestSignedPublishedStays(t *testing.T) {
+	s := newStore(t)
+	c, first := schema1Image(1)
+	_, second := schema1Image(1)
+	mustAdd(t, s, c, old, "1", first.Digest)
+	if err := os.Remove(s.blobPath(digest.FromBytes(first.Bytes))); err != nil {
+		t.Fatal(err)
+	}
+	arrival := must[Arrival](t)(s.Arrive(t.Context(), old, "2", second.Descriptor))
+	got, err := s.LeaseFor(arrival).PutManifest(t.Context(), second)
+	same(t, "put", got, err, first)
+	must[Pin](t)(s.PublishArrival(t.Context(), arrival, []Manifest{got}, nil))
+	got, err = s.Manifest(t.Context(), old, "2")
+	same(t, "published", got, err, first)
+	checked := must[Checked](t)(s.Verify(t.Context(), nil, nil))
+	if len(checked.Damage) != 1 || checked.Damage[0].Digest != digest.FromBytes(first.Bytes) || checked.Damage[0].Problem != "missing" {
+		t.Errorf("damage is %+v", checked.Damage)
+	}
+}
+
 func arrivedSize(t *testing.T, m Manifest) int64 { return int64(len(must[[]byte](t)(m.Payload()))) }
 
 // Whether a payload came with signatures cannot be seen from it: without them it
