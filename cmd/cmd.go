@@ -248,6 +248,7 @@ func (p *program) upstreamOptions() (upstream.Options, error) {
 		Registries:  registries,
 		Jobs:        p.config.Jobs,
 		Connections: p.config.Connections,
+		Timeout:     p.config.Timeout,
 		UserAgent:   "mirrorctl/" + version(),
 		Log:         p.log,
 	}, nil

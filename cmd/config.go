@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -25,6 +26,7 @@ type config struct {
 	Store       string // folder, absolute
 	Jobs        int
 	Connections int
+	Timeout     time.Duration
 	LogLevel    string // debug, info, warn or error
 
 	// MirrorHosts are the addresses under which this mirror is written in

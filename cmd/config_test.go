@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func writeConfig(t *testing.T, path, text string) {
@@ -31,6 +32,7 @@ func TestLoadConfig(t *testing.T) {
 store = "/srv/mirror/"
 jobs = 8
 connections = 4
+timeout = "1m30s"
 log_level = "info"
 mirror_hosts = ["BuildBox:5000"]
 [serve]
@@ -58,7 +60,7 @@ insecure = true
 		t.Fatal(err)
 	}
 	want := config{
-		Path: path, Store: "/srv/mirror", Jobs: 8, Connections: 4, LogLevel: "info", MirrorHosts: []string{"buildbox:5000"},
+		Path: path, Store: "/srv/mirror", Jobs: 8, Connections: 4, Timeout: 90 * time.Second, LogLevel: "info", MirrorHosts: []string{"buildbox:5000"},
 		Serve: serveConfig{
 			Listen: "127.0.0.1:5000", DefaultRegistry: "docker.io", AccessLog: "text",
 			Aliases: map[string]string{"ghcr": "ghcr.io", "hub": "docker.io"},

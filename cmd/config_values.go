@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,6 +22,13 @@ const maxJobs = 256
 
 // maxConnections is more than any registry would like.
 const maxConnections = 64
+
+// minTimeout is less than any busy registry needs, and maxTimeout more than
+// anybody who waits has patience.
+const (
+	minTimeout = time.Second
+	maxTimeout = time.Hour
+)
 
 // configReader reads the tables of a configuration; mistakes go into the
 // document. No message shows a value that may hold a password, and that is any
@@ -43,6 +51,13 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 			root.Errorf(stricttoml.Key{"connections"}, "connections must be from 1 to %d", maxConnections)
 		}
 		c.Connections = int(n)
+	}
+	if text, ok := root.String("timeout"); ok {
+		timeout, err := time.ParseDuration(text)
+		if err != nil || timeout < minTimeout || timeout > maxTimeout {
+			root.Errorf(stricttoml.Key{"timeout"}, "timeout %q: must be from 1s to 1h", text)
+		}
+		c.Timeout = timeout
 	}
 	c.LogLevel = r.choice(root, "log_level", "debug", "info", "warn", "error")
 	c.MirrorHosts = r.mirrorHosts(root)

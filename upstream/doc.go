@@ -46,7 +46,8 @@ type Options struct {
 	// at a time where one per blob is slow; 0 is DefaultConnections, 1 is never
 	// more than one per blob.
 	Connections int
-	Wait        bool // for a registry's budget, instead of giving up
+	Timeout     time.Duration // how long an upstream may send next to nothing; 0 is DefaultTimeout
+	Wait        bool          // for a registry's budget, instead of giving up
 	UserAgent   string
 	// Guarded refuses registries, and redirects of theirs, that lead to this
 	// machine or to a private network, unless the registry has a URL or its name
@@ -55,8 +56,12 @@ type Options struct {
 	Log     *slog.Logger // nil is silent
 }
 
-// DefaultJobs is how many blobs are transferred at a time.
-const DefaultJobs = 6
+const (
+	// DefaultJobs is how many blobs are transferred at a time.
+	DefaultJobs = 6
+	// DefaultTimeout is how long an upstream may send next to nothing.
+	DefaultTimeout = 30 * time.Second
+)
 
 // Client fetches images from upstreams into one store. It is safe for
 // concurrent use.
@@ -69,7 +74,7 @@ type Client struct {
 	precedence precedence          // of what clients wait for
 	ahead      *semaphore.Weighted // bytes of blobs that are here before their turn
 	poll       time.Duration       // between looks at a budget that is used up
-	silence    time.Duration       // how long an upstream may send nothing
+	silence    time.Duration       // Options.Timeout
 	pause      time.Duration       // before something is tried again
 	creds      func() ([]config.Host, error)
 
@@ -89,6 +94,9 @@ func New(st *store.Store, opts Options) *Client {
 	if opts.Connections <= 0 {
 		opts.Connections = DefaultConnections
 	}
+	if opts.Timeout <= 0 {
+		opts.Timeout = DefaultTimeout
+	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
@@ -99,7 +107,7 @@ func New(st *store.Store, opts Options) *Client {
 		transfers:  make(chan struct{}, opts.Jobs),
 		precedence: newPrecedence(),
 		ahead:      semaphore.NewWeighted(maxAhead),
-		silence:    silence,
+		silence:    opts.Timeout,
 		poll:       budgetPoll,
 		pause:      firstPause,
 		creds:      sync.OnceValues(config.DockerLoad),

@@ -19,9 +19,7 @@ import (
 )
 
 const (
-	// silence is how long an upstream may send nothing.
-	silence = 30 * time.Second
-	// crawl is how many bytes in that time still count as nothing.
+	// crawl is how many bytes in a client's timeout still count as nothing.
 	crawl = 1 << 10
 	// maxToken and maxMessage are how many bytes are read of a token server's
 	// answer, and of an answer that is an error.
