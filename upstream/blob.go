@@ -103,7 +103,7 @@ func (c *Client) fill(ctx context.Context, f *flight, desc v1.Descriptor, w *sto
 				continue
 			}
 			if w.Offset()-before >= crawl {
-				r.failures = 0
+				r.failures, r.renewed = 0, false // tokens may last less long than a large blob
 			}
 			r.impatient, _ = f.urgency()
 			if giveUp := r.pause(ctx, err); giveUp != nil {

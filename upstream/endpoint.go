@@ -53,6 +53,7 @@ type endpoint struct {
 	mu        sync.Mutex
 	rc        *regclient.RegClient
 	worked    bool // rc has
+	logins    int  // how often rc was made anew
 }
 
 // client returns regclient for this endpoint.
@@ -68,15 +69,27 @@ func (e *endpoint) works() {
 	e.worked = true
 }
 
-// renew drops tokens that have worked and no longer do, which regclient keeps
-// until they expire. It reports whether there may have been some.
-func (e *endpoint) renew() bool {
+// login tells one set of tokens from the next.
+func (e *endpoint) login() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.folder != "" || !e.worked {
+	return e.logins
+}
+
+// renew drops tokens that have worked and no longer do, which regclient keeps
+// until they expire. It reports whether there may have been some at the time of
+// that login: another request may have dropped them since.
+func (e *endpoint) renew(login int) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.logins != login:
+		return true
+	case e.folder != "" || !e.worked:
 		return false
 	}
 	e.rc, e.worked = e.newClient(), false
+	e.logins++
 	return true
 }
 

@@ -8,9 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func basic(user, password string) string {
@@ -195,6 +198,40 @@ func TestTokenExpires(t *testing.T) {
 	mustFetch(t, c, "1")
 	now.Add(1)
 	mustFetch(t, c, "2")
+}
+
+// A token that is dropped while many requests are under way is renewed for all of
+// them, not only for the one that notices first.
+func TestTokenExpiresForMany(t *testing.T) {
+	f, st := newFake(t), newStore(t)
+	var layers []v1.Descriptor
+	for range DefaultJobs - 1 { // and the configuration
+		layers = append(layers, f.blob(random(100)))
+	}
+	f.image(layers, "1")
+	var given atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"token":"%d","expires_in":300}`, given.Add(1))
+	}))
+	t.Cleanup(srv.Close)
+	var all sync.WaitGroup // blobs that were asked for with the first token
+	all.Add(DefaultJobs)
+	f.misbehave(func(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
+		token := r.Header.Get("Authorization")
+		first := token == "Bearer 1" && strings.Contains(r.URL.Path, "/blobs/")
+		if first {
+			all.Done()
+			all.Wait()
+		}
+		if token == "" || first {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token",service="fake",scope="repository:team/app:pull"`, srv.URL))
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		serve(w, r)
+	})
+	mustFetch(t, newClient(t, st, f), "1")
+	checkStored(t, st, f)
 }
 
 func TestNoToken(t *testing.T) {

@@ -106,7 +106,8 @@ type retry struct {
 	tries    int
 	first    time.Duration // wait
 	failures int
-	renewed  bool // the login has been
+	login    int  // that is used
+	renewed  bool // it has been
 	// impatient gives up where a registry wants to be left alone: a client is
 	// told so, and should wait instead.
 	impatient bool
@@ -116,7 +117,7 @@ type retry struct {
 }
 
 func (c *Client) newRetry(e *endpoint) retry {
-	r := retry{endpoint: e, tries: tries, first: c.pause, log: c.log}
+	r := retry{endpoint: e, login: e.login(), tries: tries, first: c.pause, log: c.log}
 	if c.opts.Wait && !e.mirror {
 		r.poll = c.poll
 	}
@@ -137,8 +138,8 @@ func (r *retry) pause(ctx context.Context, err error) error {
 	if !errors.As(err, &failed) {
 		return err
 	}
-	if errors.Is(failed, ErrUnauthorized) && !r.renewed && r.endpoint.renew() {
-		r.renewed = true
+	if errors.Is(failed, ErrUnauthorized) && !r.renewed && r.endpoint.renew(r.login) {
+		r.login, r.renewed = r.endpoint.login(), true
 		return nil
 	}
 	if errors.Is(failed, ErrRateLimited) && r.poll > 0 && !r.impatient && r.waited < maxWait {
