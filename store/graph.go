@@ -38,6 +38,9 @@ type Child struct {
 	Kind Kind
 }
 
+// isBlob reports whether the child is fetched as a blob, of the size that is said.
+func (c Child) isBlob() bool { return c.Kind != KindManifest && c.Kind != KindForeign }
+
 // Graph is what a manifest says of other content.
 type Graph struct {
 	Children     []Child
@@ -154,6 +157,9 @@ func ParseManifest(mediaType string, content []byte) (Graph, error) {
 		}
 		if child.Size < 0 {
 			return Graph{}, fmt.Errorf("manifest lists %s with size %d", child.Digest, child.Size)
+		}
+		if child.Size == 0 && child.isBlob() && child.Digest != child.Digest.Algorithm().FromBytes(nil) {
+			return Graph{}, fmt.Errorf("manifest lists %s without its size", child.Digest)
 		}
 	}
 	if doc.Subject != nil {

@@ -141,7 +141,7 @@ func imageConfig(ctx context.Context, root v1.Descriptor, platform v1.Platform, 
 			History   []struct{ V1Compatibility string } // of schema 1
 		}
 		if err := json.Unmarshal(m.Bytes, &doc); err != nil {
-			return nil, &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", desc.Digest, err), Err: err}
+			return nil, invalid(desc.Digest, err)
 		}
 		if len(doc.Manifests) == 0 {
 			if doc.Config == nil && len(doc.History) > 0 {

@@ -29,6 +29,7 @@ var (
 	ErrUnreachable  = errors.New("cannot be reached")
 	ErrUnavailable  = errors.New("the upstream fails")
 	ErrNotRegistry  = errors.New("not a registry's answer")
+	ErrInvalid      = errors.New("not a valid image")
 	ErrUnsupported  = errors.New("not supported")
 	ErrTooLarge     = errors.New("too large")
 	ErrIntegrity    = errors.New("content does not match its digest")
@@ -74,6 +75,8 @@ func classify(ctx context.Context, e *endpoint, ex *exchange, err error) error {
 		who += ", by way of " + a.host + ","
 	}
 	switch {
+	case errors.Is(err, errNoAddress):
+		return &Error{Cause: ErrUnavailable, Detail: e.String() + " redirects to something that is no address of a server", Hint: "check the registry's address", Err: err}
 	case errors.Is(err, errs.ErrHTTPRedirectRefused):
 		return &Error{Cause: ErrUnavailable, Detail: e.String() + " redirects from https to http, or to this machine", Hint: "check the registry's address", Err: err}
 	case a.status == 0:
@@ -87,20 +90,25 @@ func classify(ctx context.Context, e *endpoint, ex *exchange, err error) error {
 	case a.status >= http.StatusBadRequest:
 		return refused(e, who, a, err)
 	case a.status >= http.StatusMultipleChoices:
-		return &Error{Cause: ErrUnavailable, Detail: who + " redirects without end", Hint: "check the registry's address", Err: err}
+		return &Error{Cause: ErrUnavailable, Detail: who + " redirects " + a.whereTo(), Hint: "check the registry's address", Err: err}
 	case errors.Is(err, errs.ErrDigestMismatch), errors.Is(err, store.ErrMismatch):
 		return mismatch(who, ex.wanted, a, err)
 	case errors.Is(err, errs.ErrSizeLimitExceeded):
 		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a manifest from %s has more than %d MiB", who, store.MaxManifestSize>>20), Hint: "clients refuse it too: ask whoever pushed it", Err: err}
 	case a.status != http.StatusOK:
-		return &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s answered %d %s", who, a.status, http.StatusText(a.status)), Hint: "check the registry's address", Err: err}
+		return &Error{Cause: ErrNotRegistry, Detail: who + " answered " + statusText(a.status), Hint: "check the registry's address", Err: err}
 	}
-	return noManifest(who, a, err)
+	return noManifest(who, ex.wanted, a, err)
 }
 
 // refused says why a registry answered with an error.
 func refused(e *endpoint, who string, a answer, err error) error {
 	failed := &Error{Err: err, Detail: fmt.Sprintf("%s answered %d", who, a.status), retryAfter: a.retryAfter}
+	if a.status == http.StatusBadRequest && e.tr != nil && !e.tr.secure {
+		failed.Cause, failed.Detail = ErrUnsupported, who+" answered "+statusText(a.status)
+		failed.Hint = fmt.Sprintf("check the registry's address; if it speaks TLS, say so: [registry.%q] url = \"https://%s\"", e.registry, e.hostname)
+		return failed
+	}
 	switch a.status {
 	case http.StatusUnauthorized:
 		failed.Cause = ErrUnauthorized
@@ -121,13 +129,38 @@ func refused(e *endpoint, who string, a answer, err error) error {
 	case a.message != "":
 		failed.Detail += ": " + a.message
 	case failed.Cause == ErrUnavailable || failed.Cause == ErrUnsupported:
-		failed.Detail += " " + http.StatusText(a.status)
+		failed.Detail = who + " answered " + statusText(a.status)
 	}
 	if a.retryAfter > 0 {
 		failed.Detail += fmt.Sprintf(", try again in %v", a.retryAfter)
 	}
 	return failed
 }
+
+// statusText is a status with its name, if it has one.
+func statusText(status int) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
+}
+
+// whereTo says what is wrong with a redirect that was not followed.
+func (a answer) whereTo() string {
+	if a.location == "" {
+		return "without saying where to"
+	}
+	if _, err := url.Parse(a.location); err != nil {
+		return "to something that is no address"
+	}
+	return "without end"
+}
+
+// invalid is a manifest that came as its digest says, and is none that clients
+// could use.
+func invalid(d digest.Digest, err error) error {
+	return &Error{Cause: ErrInvalid, Detail: fmt.Sprintf("%s: %v", d, err), Err: err, Hint: pushedSo}
+}
+
+// pushedSo is the hint where a registry does what it should.
+const pushedSo = "clients may refuse it too: ask whoever pushed it"
 
 // brokeOff is an answer that ended before its time.
 func brokeOff(who string, err error) *Error {
@@ -149,18 +182,29 @@ func mismatch(who string, d digest.Digest, a answer, err error) error {
 	}
 }
 
-func noManifest(who string, a answer, err error) error {
+// noManifest is an answer that was taken for a manifest, and is none.
+func noManifest(who string, wanted digest.Digest, a answer, err error) error {
 	failed := &Error{Cause: ErrNotRegistry, Hint: "check the registry's address", Err: err}
 	var syntax *json.SyntaxError
 	var shape *json.UnmarshalTypeError
 	switch {
+	case errors.Is(err, errs.ErrUnsupportedMediaType) && a.contentType == "":
+		failed.Detail = who + " answered without a media type"
 	case errors.Is(err, errs.ErrUnsupportedMediaType):
-		failed.Detail = fmt.Sprintf("%s answered with %q%s", who, a.contentType, encoded(a))
-	case errors.As(err, &syntax), errors.As(err, &shape):
-		failed.Detail = fmt.Sprintf("%s sent a manifest that is none%s", who, encoded(a))
+		failed.Detail = fmt.Sprintf("%s answered with %q", who, a.contentType)
+	case errors.As(err, &syntax):
+		failed.Detail = who + " sent a manifest that is no JSON"
+	case errors.As(err, &shape) && shape.Field != "":
+		failed.Detail = fmt.Sprintf("%s sent a manifest in which %s is %.40s", who, shape.Field, shape.Value)
+	case errors.As(err, &shape):
+		failed.Detail = fmt.Sprintf("%s sent a manifest that is no object but %s", who, shape.Value)
 	default:
-		failed.Detail = fmt.Sprintf("%s: %v%s", who, err, encoded(a))
+		failed.Detail = fmt.Sprintf("%s sent a manifest that is no %s", who, a.contentType)
 	}
+	if wanted != "" {
+		failed.Detail += " for " + wanted.String()
+	}
+	failed.Detail += encoded(a)
 	return failed
 }
 
@@ -196,11 +240,12 @@ func noToken(e *endpoint, failed *tokenError) error {
 			Hint: "nothing was sent: ask whoever runs the registry", Err: failed,
 		}
 	}
-	if failed.status != 0 {
-		return &Error{
-			Cause: ErrUnavailable, Detail: fmt.Sprintf("%s, which gives the tokens for %s, answered %d", failed.host, e, failed.status),
-			Hint: "try again later", Err: failed, temporary: true,
-		}
+	giver := fmt.Sprintf("%s, which gives the tokens for %s,", failed.host, e)
+	switch {
+	case failed.status != 0:
+		return &Error{Cause: ErrUnavailable, Detail: fmt.Sprintf("%s answered %d", giver, failed.status), Hint: "try again later", Err: failed, temporary: true}
+	case errors.Is(failed, errNoToken):
+		return &Error{Cause: ErrUnavailable, Detail: giver + " sent none", Hint: "check the network and the registry's address", Err: failed}
 	}
 	return unreachable(e, answer{host: failed.host}, failed.err)
 }
@@ -233,6 +278,7 @@ func unreachable(e *endpoint, a answer, err error) error {
 		failed.Hint = "check the registry's certificate and this machine's clock"
 	case errors.As(err, &record), errors.Is(err, http.ErrSchemeMismatch):
 		failed.temporary = false
+		failed.Detail = host + " does not speak TLS"
 		failed.Hint = fmt.Sprintf("if it speaks plain HTTP, say so: [registry.%q] url = \"http://%s\"", e.registry, e.hostname)
 	case errors.Is(err, errPrivate):
 		// Not unreachable: one redirect must not make the registry count as down.
@@ -249,21 +295,4 @@ func unreachable(e *endpoint, a answer, err error) error {
 		failed.Detail = host + " does not answer"
 	}
 	return failed
-}
-
-// plainNetError drops from a network error what its text repeats: the method,
-// the URL and the addresses.
-func plainNetError(err error) string {
-	var inURL *url.Error
-	if errors.As(err, &inURL) {
-		err = inURL.Err
-	}
-	var op *net.OpError
-	if errors.As(err, &op) && op.Err != nil {
-		err = op.Err
-		if i := strings.LastIndex(err.Error(), ": "); i >= 0 && op.Op != "remote error" {
-			return err.Error()[i+2:] // connect: connection refused
-		}
-	}
-	return err.Error()
 }

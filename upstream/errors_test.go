@@ -81,16 +81,19 @@ func TestErrors(t *testing.T) {
 		{"too large", "/manifests/", as(oci, bytes.Repeat([]byte(" "), 4<<20+1)), ErrTooLarge, "more than 4 MiB", 2},
 		{"wrong digest header", "/manifests/", as(oci, image, "Docker-Content-Digest", wrong), ErrIntegrity, wrong, 1},
 		{"malformed digest header", "/manifests/", as(oci, []byte("["), "Docker-Content-Digest", "sha256:0"), ErrNotRegistry, "", 1},
-		{"no JSON", "/manifests/", as(oci, []byte("hello")), ErrNotRegistry, "a manifest that is none", 1},
-		{"JSON, but no manifest", "/manifests/", as(oci, []byte(`["a"]`)), ErrNotRegistry, "a manifest that is none", 1},
+		{"no JSON", "/manifests/", as(oci, []byte("hello")), ErrNotRegistry, "a manifest that is no JSON", 1},
+		{"JSON, but no manifest", "/manifests/", as(oci, []byte(`["a"]`)), ErrNotRegistry, "no object but array", 1},
 		{"another media type within", "/manifests/", as(v1.MediaTypeImageIndex, image), ErrNotRegistry, "", 1},
 		{"schema 1", "/manifests/", as("application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1}`), "Docker-Content-Digest", wrong), ErrNotRegistry, "missing signature key", 1},
 		{"gzip", "/manifests/", as(oci, zipped.Bytes(), "Content-Encoding", "gzip"), ErrNotRegistry, "Content-Encoding", 1},
-		{"negative size", "/manifests/", as(oci, descriptor("-1")), ErrNotRegistry, "size -1", 1},
-		{"size beyond numbers", "/manifests/", as(oci, descriptor("99999999999999999999")), ErrNotRegistry, "", 1},
+		{"negative size", "/manifests/", as(oci, descriptor("-1")), ErrInvalid, "size -1", 1},
+		{"no size", "/manifests/", as(oci, descriptor("0")), ErrInvalid, "without its size", 1},
+		{"size beyond numbers", "/manifests/", as(oci, descriptor("99999999999999999999")), ErrNotRegistry, "size is number 99999999999999999999", 1},
 		{"redirect loop", "", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, r.URL.String(), http.StatusTemporaryRedirect)
 		}, ErrUnavailable, "redirects without end", 1},
+		{"redirect without a place", "", status(307), ErrUnavailable, "without saying where to", 1},
+		{"redirect to a file", "", status(307, "Location", "file:///etc/passwd"), ErrUnavailable, "no address of a server", 1},
 		{"redirect to nowhere", "", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "http://127.0.0.1:1/x", http.StatusTemporaryRedirect)
 		}, ErrUnreachable, "127.0.0.1:1", 5},
@@ -127,7 +130,7 @@ func TestErrors(t *testing.T) {
 			if tt.mentions != "" {
 				mentions = append(mentions, tt.mentions)
 			}
-			if tt.name == "404" || tt.name == "schema 1" || tt.name == "negative size" || tt.name == "size beyond numbers" {
+			if tt.name == "404" || tt.name == "schema 1" || tt.name == "negative size" || tt.name == "no size" || tt.name == "size beyond numbers" {
 				mentions = mentions[1:] // not the host is at fault
 			}
 			wantError(t, err, tt.cause, mentions...)
@@ -251,7 +254,7 @@ func TestUnreachable(t *testing.T) {
 		{"refused", "http://127.0.0.1:1", "127.0.0.1:1: connection refused"},
 		{"no such name", "https://registry.invalid", "registry.invalid: "},
 		{"unknown authority", secure.URL, "unknown authority"},
-		{"plain HTTP", strings.Replace(plain.URL, "http:", "https:", 1), "HTTP response to HTTPS client"},
+		{"plain HTTP", strings.Replace(plain.URL, "http:", "https:", 1), "does not speak TLS"},
 		{"silent", "http://" + silent.Addr().String(), "does not answer"},
 		{"silent TLS", "https://" + silent.Addr().String(), "does not answer"},
 	} {

@@ -140,10 +140,10 @@ func (f *fetch) walk(ctx context.Context, group *errgroup.Group, n node) error {
 		return nil
 	}
 	if n.depth > maxDepth {
-		return &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("indexes are nested more than %d deep", maxDepth), Err: ErrUnsupported}
+		return &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("indexes are nested more than %d deep", maxDepth), Hint: pushedSo, Err: ErrUnsupported}
 	}
 	m, err := f.manifest(ctx, n.Descriptor)
-	if err != nil && n.depth > 0 {
+	if err != nil && (n.depth > 0 || n.MediaType != "") { // its tag was there a moment ago
 		err = lost(err, "manifest", n.Digest)
 	}
 	if err != nil {
@@ -154,7 +154,7 @@ func (f *fetch) walk(ctx context.Context, group *errgroup.Group, n node) error {
 	}
 	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
 	if err != nil {
-		return &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", m.Digest, err), Err: err}
+		return invalid(m.Digest, err)
 	}
 	if n.subject != "" && (graph.Subject == nil || graph.Subject.Digest != n.subject) {
 		return &Error{Cause: ErrUnsupported, Detail: fmt.Sprintf("%s is listed as a referrer of %s, but is none", m.Digest, n.subject), Err: ErrUnsupported}
@@ -280,9 +280,9 @@ func (w *whole) count(contents int, size int64) error {
 	w.bytes += size
 	switch {
 	case w.contents > maxContents:
-		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the image has more than %d manifests and blobs", maxContents), Err: ErrTooLarge}
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the image has more than %d manifests and blobs", maxContents), Hint: pushedSo, Err: ErrTooLarge}
 	case w.bytes > maxManifestBytes:
-		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the manifests of the image, and the lists of its referrers, have more than %d MiB", maxManifestBytes>>20), Err: ErrTooLarge}
+		return &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("the manifests of the image, and the lists of its referrers, have more than %d MiB", maxManifestBytes>>20), Hint: pushedSo, Err: ErrTooLarge}
 	}
 	return nil
 }

@@ -242,14 +242,14 @@ func TestNoToken(t *testing.T) {
 	}{
 		"503":     {status(503), ErrUnavailable, "answered 503"},
 		"401":     {status(401), ErrUnauthorized, "answered 401"},
-		"no JSON": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }, ErrUnauthorized, "answered 401"},
+		"no JSON": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }, ErrUnavailable, "sent none"},
 		"endless": {func(w http.ResponseWriter, _ *http.Request) {
 			for {
 				if _, err := w.Write([]byte(strings.Repeat(" ", 1<<16))); err != nil {
 					return
 				}
 			}
-		}, ErrUnauthorized, "answered 401"},
+		}, ErrUnavailable, "sent none"},
 		"silent": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, ErrUnreachable, "does not answer"},
 	} {
 		t.Run(name, func(t *testing.T) {

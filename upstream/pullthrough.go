@@ -195,7 +195,7 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 	p.wakeAll(repo.Registry)
 	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
 	if err != nil {
-		return store.Manifest{}, &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", m.Digest, err), Err: err}
+		return store.Manifest{}, invalid(m.Digest, err)
 	}
 	a, err := p.store.Arrive(ctx, repo, reference, m.Descriptor)
 	if errors.Is(err, store.ErrExists) { // another process was faster
@@ -259,7 +259,7 @@ func (p *PullThrough) part(ctx context.Context, x *arriving, desc v1.Descriptor)
 	}
 	graph, err := store.ParseManifest(m.MediaType, m.Bytes)
 	if err != nil {
-		return store.Manifest{}, &Error{Cause: ErrNotRegistry, Detail: fmt.Sprintf("%s: %v", m.Digest, err), Err: err}
+		return store.Manifest{}, invalid(m.Digest, err)
 	}
 	p.met(x, graph)
 	return m, nil

@@ -28,6 +28,9 @@ var companionSuffixes = []string{".sig", ".att", ".sbom"}
 // maxPages is how many pages a list of referrers may have.
 const maxPages = 100
 
+// brokenList is the hint where a registry lists more than can be.
+const brokenList = "ask whoever runs the registry"
+
 // referrers fetches what refers to a manifest: by the referrers API or else its
 // fallback tag (distribution specification 1.1, "Listing Referrers"), and by
 // cosign's tags. A registry that knows none of this has no referrers; one that
@@ -135,7 +138,7 @@ func (f *fetch) apart(ctx context.Context, tag string, subject digest.Digest, n 
 // isNone tells the errors that only mean that there is nothing: registries
 // answer questions about referrers in many ways.
 func isNone(err error) bool {
-	return slices.ContainsFunc([]error{ErrNotFound, ErrUnauthorized, ErrForbidden, ErrUnsupported, ErrNotRegistry},
+	return slices.ContainsFunc([]error{ErrNotFound, ErrUnauthorized, ErrForbidden, ErrUnsupported, ErrNotRegistry, ErrInvalid},
 		func(none error) bool { return errors.Is(err, none) })
 }
 
@@ -207,7 +210,7 @@ func (f *fetch) listReferrers(ctx context.Context, e *endpoint, subject digest.D
 		}
 		page = list.next
 	}
-	return nil, &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("%s lists referrers on more than %d pages", e, maxPages), Err: ErrTooLarge}
+	return nil, &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("%s lists referrers on more than %d pages", e, maxPages), Hint: brokenList, Err: ErrTooLarge}
 }
 
 type referrersPage struct {
@@ -248,7 +251,7 @@ func readReferrers(resp *http.Response, ex *exchange) (referrersPage, error) {
 		return page, err
 	}
 	if len(content) > store.MaxManifestSize {
-		return page, &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a list of referrers has more than %d MiB", store.MaxManifestSize>>20), Err: ErrTooLarge}
+		return page, &Error{Cause: ErrTooLarge, Detail: fmt.Sprintf("a list of referrers from %s has more than %d MiB", resp.Request.URL.Host, store.MaxManifestSize>>20), Hint: brokenList, Err: ErrTooLarge}
 	}
 	var index struct {
 		Manifests referrersList `json:"manifests"`

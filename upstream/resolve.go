@@ -35,8 +35,9 @@ func (c *Client) head(ctx context.Context, e *endpoint, repo store.Repository, t
 	return request(ctx, c, e, func(ctx context.Context, ex *exchange) (v1.Descriptor, error) {
 		ref, rc := e.ref(repo, tag), e.client()
 		m, err := rc.ManifestHead(ctx, ref)
-		if err == nil && m.GetDescriptor().Digest == "" || ex.last().status == http.StatusMethodNotAllowed {
-			// Not every registry tells the digest without sending the manifest.
+		a := ex.last()
+		if err == nil && m.GetDescriptor().Digest == "" || a.status == http.StatusMethodNotAllowed || a.status == http.StatusOK && a.contentType == "" {
+			// Not every registry tells digest and media type without sending the manifest.
 			m, err = rc.ManifestGet(ctx, ref)
 		}
 		if err != nil {

@@ -48,6 +48,7 @@ type answer struct {
 	encoding    string
 	message     string // of an error, as registries send them
 	link        string
+	location    string // of a redirect
 	retryAfter  time.Duration
 	start       int64 // first byte that comes
 	total       int64 // bytes of the whole content, -1 if unknown
@@ -75,6 +76,9 @@ func withExchange(ctx context.Context, ex *exchange) context.Context {
 // errRange is an answer to a request for a part with another part.
 var errRange = errors.New("it does not send the part that was asked for")
 
+// errNoAddress is a redirect to a file, for instance.
+var errNoAddress = errors.New("no address of a server")
+
 // transport is the http.RoundTripper below regclient for one endpoint.
 type transport struct {
 	base    *http.Transport
@@ -99,6 +103,9 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ex, _ := req.Context().Value(exchangeKey{}).(*exchange)
 	if ex == nil {
 		return t.token(req)
+	}
+	if req.URL.Host == "" || req.URL.Scheme != "http" && req.URL.Scheme != "https" {
+		return nil, errNoAddress
 	}
 	if t.ns != "" && req.URL.Host == t.host {
 		// Other mirrors understand it, as they do containerd's.
@@ -172,7 +179,7 @@ func toReferrers(req *http.Request, page string) {
 func (a *answer) read(resp *http.Response, ranged bool, ex *exchange) error {
 	a.status = resp.StatusCode
 	a.contentType, a.encoding = resp.Header.Get("Content-Type"), resp.Header.Get("Content-Encoding")
-	a.link = resp.Header.Get("Link")
+	a.link, a.location = resp.Header.Get("Link"), resp.Header.Get("Location")
 	a.total = resp.ContentLength
 	// The waiting is done here, by rules of this package.
 	a.retryAfter = parseRetryAfter(resp.Header.Get("Retry-After"))
@@ -200,7 +207,10 @@ func (a *answer) read(resp *http.Response, ranged bool, ex *exchange) error {
 		if !ok || a.start > ex.from {
 			return errRange
 		}
-		if ex.to > 0 && (a.start != ex.from || last >= ex.to || resp.ContentLength > ex.to-ex.from) {
+		if resp.ContentLength >= 0 && resp.ContentLength != last-a.start+1 {
+			return errRange // it does not know itself what it sends
+		}
+		if ex.to > 0 && (a.start != ex.from || last >= ex.to) {
 			return errRange
 		}
 		// regclient takes only a whole blob; the caller knows better.
@@ -295,11 +305,16 @@ type tokenError struct {
 func (e *tokenError) Error() string { return e.err.Error() }
 func (e *tokenError) Unwrap() error { return e.err }
 
-// errTokenInClear is a registry over TLS whose token server leads to one without.
-var errTokenInClear = errors.New("without TLS")
+var (
+	// errTokenInClear is a registry over TLS whose token server leads to one without.
+	errTokenInClear = errors.New("without TLS")
+	// errNoToken is an answer of a token server that is something else.
+	errNoToken = errors.New("no token")
+)
 
 // token makes a request for a token. regclient makes those without the context
-// of the call and reads what comes without a limit.
+// of the call, reads what comes without a limit, and does not tell a login that
+// is refused from an answer that it does not understand.
 func (t *transport) token(req *http.Request) (*http.Response, error) {
 	if t.secure && req.URL.Scheme != "https" {
 		// regclient refuses a realm without TLS, but not a redirect to one. The
@@ -309,31 +324,36 @@ func (t *transport) token(req *http.Request) (*http.Response, error) {
 		return nil, failed
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), t.silence)
+	defer cancel()
 	resp, err := t.base.RoundTrip(req.WithContext(ctx))
 	failed := &tokenError{host: req.URL.Host, err: err}
-	if err == nil && (resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests) {
-		failed.status = resp.StatusCode
-		failed.err = errors.Join(fmt.Errorf("answered %d", resp.StatusCode), resp.Body.Close())
+	if err == nil {
+		failed.status, failed.err = readToken(resp)
 	}
 	if failed.err != nil {
-		cancel()
 		t.tokenFailed.Store(failed)
 		return nil, failed
 	}
 	t.tokenFailed.Store(nil)
-	resp.Body = &limited{Reader: io.LimitReader(resp.Body, maxToken), body: resp.Body, cancel: cancel}
 	return resp, nil
 }
 
-type limited struct {
-	io.Reader
-	body   io.Closer
-	cancel context.CancelFunc
-}
-
-func (l *limited) Close() error {
-	defer l.cancel()
-	return l.body.Close()
+// readToken reads the answer of a token server, which then has its body in
+// memory. It returns the status of one that may pass.
+func readToken(resp *http.Response) (status int, err error) {
+	defer resp.Body.Close()
+	if resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+		return resp.StatusCode, fmt.Errorf("answered %d", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxToken))
+	switch {
+	case err != nil:
+		return 0, err
+	case resp.StatusCode == http.StatusOK && !json.Valid(body):
+		return 0, errNoToken
+	}
+	resp.Body = io.NopCloser(bytes.NewReader(body))
+	return 0, nil
 }
 
 // silentError ends the reading of a body that does not come.
