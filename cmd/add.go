@@ -30,7 +30,7 @@ func (p *program) add(c *cli.Context) error {
 		entry, _ := lock.file.Image(canonical(name).String())
 		all = append(all, &job{name: canonical(name), locked: entry, update: c.Bool("update")})
 	}
-	return p.withStore(c, func(st *store.Store) error {
+	return p.withStoreAnew(c, func(st *store.Store) error {
 		c.Context = noteFor(c, lock.path)
 		if err := p.pull(c, st, lock.path, all); err != nil {
 			return err

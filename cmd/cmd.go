@@ -184,6 +184,19 @@ func (p *program) withStore(c *cli.Context, fn func(*store.Store) error) error {
 	return p.with(c, store.Open, fn)
 }
 
+// withStoreAnew is withStore for commands that find their way by mirror.lock where
+// the index of a store was lost.
+func (p *program) withStoreAnew(c *cli.Context, fn func(*store.Store) error) error {
+	return p.with(c, func(ctx context.Context, dir string) (*store.Store, error) {
+		st, err := store.Open(ctx, dir)
+		if !errors.Is(err, store.ErrIndexLost) {
+			return st, err
+		}
+		p.say("warning: store %s: index.db is gone, and what was pinned with it: images come back by mirror.lock, from the blobs that are still here, which are hashed first", dir)
+		return store.Recreate(ctx, dir)
+	}, fn)
+}
+
 // withExistingStore is withStore for commands that make no sense without one: a
 // mistyped --store must not create a store.
 func (p *program) withExistingStore(c *cli.Context, fn func(*store.Store) error) error {
@@ -207,7 +220,11 @@ func (p *program) with(c *cli.Context, open func(context.Context, string) (*stor
 	if err != nil {
 		return storeError(err)
 	}
-	return errors.Join(fn(st), st.Close())
+	err = fn(st)
+	if errors.Is(err, store.ErrIndexDamaged) && exitCode(err) == exitIntegrity {
+		err = storeError(fmt.Errorf("store %s: %w", dir, err))
+	}
+	return errors.Join(err, st.Close())
 }
 
 // noteFor has the history say which command changed pins, for which lock.

@@ -82,7 +82,8 @@ func exitCode(err error) int {
 		return exitInterrupted
 	case errors.As(err, &conflict):
 		return exitConflict
-	case errors.Is(err, store.ErrMismatch), errors.Is(err, upstream.ErrDamaged):
+	case errors.Is(err, store.ErrMismatch), errors.Is(err, store.ErrDamaged),
+		errors.Is(err, store.ErrIndexDamaged), errors.Is(err, store.ErrIndexLost):
 		return exitIntegrity
 	}
 	return exitFailure
@@ -154,7 +155,13 @@ func storeError(err error) error {
 
 func diskHint(err error) string {
 	switch {
-	case errors.Is(err, syscall.ENOSPC), strings.Contains(err.Error(), "database or disk is full"):
+	case errors.Is(err, store.ErrIndexLost):
+		return "run mirrorctl sync --locked where mirror.lock is: it takes over the blobs that are here, after hashing them, and fetches only what is missing"
+	case errors.Is(err, store.ErrIndexDamaged):
+		return "move index.db, index.db-wal and index.db-shm out of the store, or put them back from a backup; without them mirrorctl sync --locked takes over the blobs that are here, after hashing them, and fetches only what is missing"
+	case errors.Is(err, store.ErrLocked):
+		return "run the command again when it is done"
+	case store.IsFull(err):
 		return "free some space (mirrorctl rm, or mirrorctl gc --partials-older-than=0s), then run the command again: it goes on where it stopped"
 	case errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "readonly database"):
 		return "choose a folder that can be written with --store"

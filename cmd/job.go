@@ -326,7 +326,7 @@ func result(all []*job, found discovery) error {
 	code := 0
 	for _, j := range all {
 		switch {
-		case errors.Is(j.err, upstream.ErrDamaged):
+		case errors.Is(j.err, store.ErrDamaged), errors.Is(j.err, store.ErrIndexDamaged):
 			code = exitIntegrity
 		case j.outcome == outcomeConflict && code != exitIntegrity:
 			code = exitConflict

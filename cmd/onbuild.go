@@ -98,7 +98,7 @@ func (t *triggers) failed() []error {
 // unreadError is that the triggers of an image cannot be known.
 func unreadError(name, where string, err error) *imageError {
 	failed := &imageError{name: name, where: where, err: fmt.Errorf("its ONBUILD instructions cannot be read: %w", err)}
-	if errors.Is(err, upstream.ErrDamaged) || errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrNotFound) {
 		failed.hint = "run mirrorctl verify --repair " + familiar(name) + ", then the command again"
 	}
 	return failed

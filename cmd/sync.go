@@ -120,7 +120,7 @@ func (p *program) sync(c *cli.Context) error {
 		return p.dryRun(c, lock, s.saw, s.all, s.found)
 	}
 	c.Context = noteFor(c, lock.path)
-	return p.withStore(c, func(st *store.Store) error {
+	return p.withStoreAnew(c, func(st *store.Store) error {
 		if err := p.pullRounds(c, st, s); err != nil {
 			return err
 		}

@@ -18,7 +18,9 @@ func (p *program) verifyCommand() *cli.Command {
 		ArgsUsage: "[IMAGE...]",
 		Description: "Hashes every blob of the given images (default: the whole store) and checks that\n" +
 			"nothing is missing. It exits with 5 if something is damaged and names the images\n" +
-			"that it hurts. --repair fetches what is damaged again, by digest.\n\n" +
+			"that it hurts. Damaged files are moved to damaged/ in the store, so that no serve\n" +
+			"sends them any more. --repair fetches them again, by digest, from the registry or\n" +
+			"its configured mirrors; so does the next sync.\n\n" +
 			"   mirrorctl verify debian:bookworm\n" +
 			"   mirrorctl verify --repair",
 		Flags: []cli.Flag{
@@ -76,7 +78,11 @@ func damageText(d store.Damage) string {
 	if len(images) > 0 {
 		hurts = "needed by " + strings.Join(images, ", ")
 	}
-	return fmt.Sprintf("%s: %s; %s", d.Digest, d.Problem, hurts)
+	text := fmt.Sprintf("%s: %s; %s", d.Digest, d.Problem, hurts)
+	if d.Kept != nil {
+		text += fmt.Sprintf("; it could not be moved out of service: %v", cause(d.Kept))
+	}
+	return text
 }
 
 // repair fetches damaged content again, from the registry of an image that needs it.
@@ -88,11 +94,12 @@ func (p *program) repair(c *cli.Context, st *store.Store, damage []store.Damage)
 	defer p.closeUpstream(client)
 	var failures []error
 	for _, d := range damage {
-		if err := repairOne(c, client, d); err != nil {
+		done, err := repairOne(c, st, client, d)
+		if err != nil {
 			failures = append(failures, fmt.Errorf("%s: %w", damageText(d), err))
 			continue
 		}
-		p.say("%s: repaired", d.Digest)
+		p.say("%s: %s", d.Digest, done)
 	}
 	if len(failures) > 0 {
 		return &codedError{code: exitIntegrity, err: errors.Join(failures...)}
@@ -100,15 +107,19 @@ func (p *program) repair(c *cli.Context, st *store.Store, damage []store.Damage)
 	return nil
 }
 
-func repairOne(c *cli.Context, client *upstream.Client, d store.Damage) error {
+// repairOne says what it has done.
+func repairOne(c *cli.Context, st *store.Store, client *upstream.Client, d store.Damage) (string, error) {
 	if len(d.Pins) == 0 {
-		return errors.New("no image tells where to fetch it; mirrorctl gc may drop it")
+		if dropped, err := st.Forget(c.Context, d.Digest); err != nil || dropped {
+			return "dropped, because no pinned image needs it", err
+		}
+		return "", errors.New("no image tells where to fetch it; mirrorctl gc may drop it")
 	}
 	var err error
 	for _, pin := range d.Pins {
 		if err = client.Repair(c.Context, pin.Repository, d.Descriptor); err == nil || c.Context.Err() != nil {
-			return err
+			break
 		}
 	}
-	return err
+	return "repaired", err
 }

@@ -17,6 +17,7 @@ import (
 // blob answers end-2, ranges included: clients resume with them.
 func (h *Handler) blob(w http.ResponseWriter, r *http.Request, req *request) error {
 	content, size, err := h.content.Blob(r.Context(), req.repo, req.digest())
+	h.noteDamaged(r, err)
 	hit := true
 	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
 		hit = false
@@ -55,6 +56,14 @@ func unread(size int64) io.ReadSeekCloser {
 		*io.SectionReader
 		io.Closer
 	}{io.NewSectionReader(strings.NewReader(""), 0, size), io.NopCloser(nil)}
+}
+
+// noteDamaged says in the log why the client gets no content that the mirror should
+// have, or gets it from elsewhere.
+func (h *Handler) noteDamaged(r *http.Request, err error) {
+	if errors.Is(err, store.ErrDamaged) {
+		h.log.ErrorContext(r.Context(), "not served: run mirrorctl verify --repair", "path", r.URL.Path, "error", err)
+	}
 }
 
 // clientLeft tells a connection that ended from content that could not be read.

@@ -2,7 +2,6 @@ package serve
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -14,7 +13,7 @@ import (
 // says: the digest was promised for these bytes, and a client that cannot read
 // them has to say so itself.
 func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, req *request) error {
-	a, hit, err := h.lookup(r.Context(), req)
+	a, hit, err := h.lookup(r, req)
 	if err != nil {
 		if errors.Is(err, store.ErrNotFound) {
 			return errNoManifest(req)
@@ -47,7 +46,8 @@ func (h *Handler) manifest(w http.ResponseWriter, r *http.Request, req *request)
 }
 
 // lookup finds a manifest in the cache, in the content, or elsewhere.
-func (h *Handler) lookup(ctx context.Context, req *request) (a *answer, hit bool, err error) {
+func (h *Handler) lookup(r *http.Request, req *request) (a *answer, hit bool, err error) {
+	ctx := r.Context()
 	var now *answers
 	key := answerKey{req.repo, req.reference}
 	if h.cache != nil {
@@ -57,6 +57,7 @@ func (h *Handler) lookup(ctx context.Context, req *request) (a *answer, hit bool
 		}
 	}
 	m, err := h.content.Manifest(ctx, req.repo, req.reference)
+	h.noteDamaged(r, err)
 	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
 		m, err = h.missing.Manifest(ctx, req.repo, req.reference)
 		return newAnswer(m), false, err

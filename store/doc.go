@@ -19,6 +19,7 @@
 //   - Any number of processes may use one store at the same time. What a lease
 //     holds is never dropped by another process.
 //   - Manifests are kept and returned byte for byte.
+//   - What is found damaged, by whatever process, is not handed out any more.
 //
 // The package does no network access and knows nothing of registries' protocols.
 package store

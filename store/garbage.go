@@ -236,7 +236,12 @@ func (s *Store) Collect(ctx context.Context, partialAge time.Duration) (Freed, e
 			return freed, fmt.Errorf("gc: %w", err)
 		}
 		if len(batch) == 0 {
-			return freed, nil
+			n, err := s.dropDamaged(ctx)
+			freed.add(n)
+			if err != nil {
+				err = fmt.Errorf("gc: %w", err)
+			}
+			return freed, err
 		}
 		n, err := s.collect(ctx, batch)
 		freed.add(n)

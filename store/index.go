@@ -39,7 +39,7 @@ func (c connector) Driver() driver.Driver { return &sqlite3.SQLiteDriver{} }
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := c.Driver().Open(c.dsn)
 	if err != nil {
-		return nil, err
+		return nil, explained(err)
 	}
 	const persistWAL = 10 // SQLITE_FCNTL_PERSIST_WAL, which the driver names only when built with cgo
 	if file, ok := conn.(interface{ SetFileControlInt(string, int, int) error }); ok {
@@ -49,7 +49,7 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 		_, err = exec.ExecContext(ctx, "PRAGMA journal_size_limit = 67108864", nil)
 	}
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(explained(err), conn.Close())
 	}
 	if queryer, ok := conn.(driver.QueryerContext); ok && strings.Contains(c.dsn, "mode=ro") {
 		return readConn{conn, queryer}, nil
@@ -79,7 +79,7 @@ func (c readConn) QueryContext(ctx context.Context, query string, args []driver.
 		}
 		// The driver has no name for it when built without cgo.
 		if wait > time.Second || !strings.Contains(err.Error(), "attempt to write a readonly database") {
-			return nil, err
+			return nil, explained(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -99,7 +99,7 @@ type readRows struct {
 
 func (r *readRows) Next(row []driver.Value) error {
 	if r.given {
-		return r.Rows.Next(row)
+		return explained(r.Rows.Next(row))
 	}
 	r.given = true
 	copy(row, r.first)

@@ -73,6 +73,9 @@ func (l *Lease) writer(ctx context.Context, desc v1.Descriptor, repair bool, bus
 	if err == nil && !repair {
 		err = l.store.findExisting(ctx, desc)
 	}
+	if err == nil {
+		err = l.store.clearPlace(desc.Digest)
+	}
 	if errors.Is(err, ErrExists) {
 		err = errors.Join(err, os.Remove(file.Name()))
 	} else if err == nil {
@@ -129,7 +132,7 @@ func (l *Lease) Adopt(ctx context.Context, d digest.Digest) error {
 func (s *Store) adopt(ctx context.Context, desc v1.Descriptor) (bool, error) {
 	path := s.blobPath(desc.Digest)
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) { // which can be replaced all the same
 		return false, nil
 	}
 	if err != nil {
@@ -138,11 +141,15 @@ func (s *Store) adopt(ctx context.Context, desc v1.Descriptor) (bool, error) {
 	defer f.Close()
 	h := desc.Digest.Algorithm().Hash()
 	size, err := hashFile(ctx, h, f)
-	if err != nil {
-		return false, err
+	if ctx.Err() != nil {
+		return false, ctx.Err()
 	}
-	if fmt.Sprintf("%x", h.Sum(nil)) != desc.Digest.Encoded() {
-		return false, os.Remove(path)
+	if err != nil || fmt.Sprintf("%x", h.Sum(nil)) != desc.Digest.Encoded() {
+		info, err := f.Stat()
+		if err == nil {
+			err = s.setAside(desc.Digest, info)
+		}
+		return false, err
 	}
 	if size != desc.Size {
 		return false, fmt.Errorf("%w: it has %d bytes, not %d", ErrMismatch, size, desc.Size)
@@ -157,7 +164,7 @@ func (s *Store) adopt(ctx context.Context, desc v1.Descriptor) (bool, error) {
 
 // hashFile hashes the rest of a file and returns its size. The file may have
 // gigabytes, which an interrupt should not have to wait for.
-func hashFile(ctx context.Context, h hash.Hash, f *os.File) (int64, error) {
+func hashFile(ctx context.Context, h hash.Hash, f io.Reader) (int64, error) {
 	buf := make([]byte, bufferSize)
 	var size int64
 	for {
@@ -331,6 +338,9 @@ func (w *Writer) Commit(ctx context.Context) error {
 	}
 	if err == nil && w.repair {
 		err = w.store.repairManifest(ctx, w.desc)
+	}
+	if err == nil {
+		_ = os.RemoveAll(w.store.damagedPath(w.desc.Digest)) // if there was one; else gc drops it with the blob
 	}
 	w.done = true
 	w.tail.update(func() { w.tail.verified, w.tail.ended = verified, true })

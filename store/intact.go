@@ -46,5 +46,5 @@ func (s *Store) Whole(desc v1.Descriptor) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("blob %s: %w", desc.Digest, err)
 	}
-	return info.Size() == desc.Size, nil
+	return info.Mode().IsRegular() && info.Size() == desc.Size, nil
 }

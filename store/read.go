@@ -40,8 +40,9 @@ func (s *Store) Size(ctx context.Context, d digest.Digest) (int64, error) {
 
 // Manifest returns what a tag or digest means: a pinned tag, a tag that came
 // with a pinned image, or any published manifest by its digest. It returns
-// ErrNotFound for everything else. Digests are not looked for by repository:
-// content is what its digest says wherever it was found.
+// ErrNotFound for everything else, and ErrDamaged with it for a manifest of which
+// neither the index nor its file has the right bytes. Digests are not looked for
+// by repository: content is what its digest says wherever it was found.
 func (s *Store) Manifest(ctx context.Context, repo Repository, reference string) (Manifest, error) {
 	const byDigest = `SELECT manifest.digest, media_type, bytes FROM manifest WHERE digest = ?`
 	const byTag = `SELECT manifest.digest, media_type, bytes FROM manifest JOIN (
@@ -62,8 +63,29 @@ func (s *Store) Manifest(ctx context.Context, repo Repository, reference string)
 	case err != nil:
 		return Manifest{}, fmt.Errorf("%s%s%s: %w", repo, separator(reference), reference, err)
 	}
+	if m.Verify() != nil {
+		// The file beside the index has the same bytes, or should.
+		whole, err := s.manifestFile(ctx, m)
+		if err != nil {
+			return Manifest{}, fmt.Errorf("%s%s%s: it is corrupt in the index: %w", repo, separator(reference), reference, err)
+		}
+		m = whole
+	}
 	m.Size = int64(len(m.Bytes))
 	return m, nil
+}
+
+// manifestFile reads from its file a published manifest that the index has
+// otherwise.
+func (s *Store) manifestFile(ctx context.Context, m Manifest) (Manifest, error) {
+	if m.MediaType == MediaTypeSchema1Signed {
+		whole, err := s.readSigned(ctx, m.Digest)
+		whole.MediaType = m.MediaType
+		return whole, err
+	}
+	var err error
+	m.Bytes, err = s.ReadBlob(ctx, m.Digest, MaxManifestSize)
+	return m, err
 }
 
 // Blob opens content for reading and returns its size in bytes. The reader is
@@ -78,22 +100,31 @@ func (s *Store) Blob(ctx context.Context, _ Repository, d digest.Digest) (io.Rea
 	if err != nil {
 		return nil, 0, err
 	}
+	damaged := func(problem string) error {
+		return fmt.Errorf("blob %w", &DamagedError{v1.Descriptor{Digest: d, Size: size}, problem})
+	}
 	f, err := os.Open(s.blobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, fmt.Errorf("blob %s: its file is missing: %w", d, ErrNotFound)
+		return nil, 0, damaged(s.missing(d))
 	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("blob %s: %w", d, err)
 	}
 	// A file of another size is damaged: no answer is better than a wrong one.
-	if info, err := f.Stat(); err != nil || info.Size() != size {
-		return nil, 0, errors.Join(fmt.Errorf("blob %s: its file is damaged: %w", d, ErrNotFound), f.Close())
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, 0, errors.Join(fmt.Errorf("blob %s: %w", d, err), f.Close())
+	case !info.Mode().IsRegular() || info.Size() != size:
+		return nil, 0, errors.Join(damaged("its file has another size"), f.Close())
+	case s.bad.has(d, info):
+		return nil, 0, errors.Join(damaged("its file is corrupt"), f.Close())
 	}
 	return f, size, nil
 }
 
-// ReadBlob returns the whole content of a small blob; more than limit bytes is
-// an error.
+// ReadBlob returns the whole content of a small blob, which it hashes; more than
+// limit bytes is an error. The errors are those of Blob.
 func (s *Store) ReadBlob(ctx context.Context, d digest.Digest, limit int64) ([]byte, error) {
 	f, size, err := s.Blob(ctx, Repository{}, d)
 	if err != nil {
@@ -104,8 +135,17 @@ func (s *Store) ReadBlob(ctx context.Context, d digest.Digest, limit int64) ([]b
 		return nil, fmt.Errorf("blob %s: %d bytes, at most %d are expected", d, size, limit)
 	}
 	content := make([]byte, size)
-	_, err = io.ReadFull(f, content)
-	return content, err
+	if _, err := io.ReadFull(f, content); err != nil {
+		return nil, fmt.Errorf("blob %s: %w", d, err)
+	}
+	if d.Algorithm().FromBytes(content) == d {
+		return content, nil
+	}
+	err = &DamagedError{v1.Descriptor{Digest: d, Size: size}, "its file is corrupt"}
+	if info, statErr := f.(*os.File).Stat(); statErr == nil {
+		_ = s.setAside(d, info) // where it cannot be moved, it is remembered
+	}
+	return nil, fmt.Errorf("blob %w", err)
 }
 
 // ForeignURLs returns the URLs that published manifests have for a foreign layer.

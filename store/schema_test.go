@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -43,7 +42,7 @@ func TestRefusesOtherFiles(t *testing.T) {
 		}
 		_, openErr := Open(t.Context(), dir)
 		_, readErr := OpenReadOnly(t.Context(), dir)
-		if openErr == nil || readErr == nil || !strings.Contains(openErr.Error(), "not a mirrorctl index") {
+		if openErr == nil || readErr == nil || !errors.Is(openErr, ErrIndexDamaged) {
 			t.Errorf("%s: %v, %v", name, openErr, readErr)
 		}
 		if files := onDisk(t, dir); len(files) != 1 {

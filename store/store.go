@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -26,6 +27,7 @@ type Store struct {
 
 	commits commitQueue
 	version versioned
+	bad     badFiles
 
 	mu     sync.Mutex
 	leases map[int64]*Lease
@@ -33,9 +35,22 @@ type Store struct {
 
 // Open opens the store in dir for reading and writing and creates it if there
 // is none. It migrates an older store; one that was made by a newer mirrorctl is
-// refused with ErrNewer and not touched.
+// refused with ErrNewer and not touched, and a folder of blobs without an index
+// with ErrIndexLost.
 func Open(ctx context.Context, dir string) (*Store, error) {
-	if err := refuseNewer(dir); err != nil {
+	return openStore(ctx, dir, false)
+}
+
+// Recreate is Open, but makes an empty index where it was lost. What is pinned is
+// then forgotten, and the blobs are not: they are hashed and taken into the index
+// when they are wanted, and neither rm nor gc looks at them before.
+func Recreate(ctx context.Context, dir string) (*Store, error) {
+	return openStore(ctx, dir, true)
+}
+
+func openStore(ctx context.Context, dir string, recreate bool) (*Store, error) {
+	version, err := headerVersion(dir)
+	if err != nil {
 		return nil, err
 	}
 	if err := makeDirs(dir); err != nil {
@@ -52,7 +67,16 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	}
 	s := &Store{dir: dir, writer: writer, hasty: hasty, turn: make(chan struct{}, 1), leases: map[int64]*Lease{}}
 	s.commits.store = s
-	if err := s.create(ctx); err != nil {
+	if version == schemaVersion() {
+		// Nothing to do, and so nobody to wait for: another process may have the
+		// lock of the index for as long as it likes.
+		if err = s.makeFolders(); err == nil {
+			err = explained(writer.PingContext(ctx))
+		}
+	} else {
+		err = s.create(ctx, recreate)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), s.Close())
 	}
 	if err := s.openReader(); err != nil {
@@ -72,7 +96,7 @@ func OpenExisting(ctx context.Context, dir string) (*Store, error) {
 func mustExist(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, indexFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = ErrNoStore
+		err = noIndex(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("store %s: %w", dir, err)
@@ -81,13 +105,13 @@ func mustExist(dir string) error {
 }
 
 // OpenReadOnly opens the store in dir for reading. It returns ErrNoStore where
-// there is none and ErrNewer for one that a newer mirrorctl made. Pins and
+// there is none, ErrIndexLost where only its blobs are left, and ErrNewer for one that a newer mirrorctl made. Pins and
 // removals by other processes are seen at once.
 func OpenReadOnly(ctx context.Context, dir string) (*Store, error) {
 	if err := mustExist(dir); err != nil {
 		return nil, err
 	}
-	if err := refuseNewer(dir); err != nil {
+	if _, err := headerVersion(dir); err != nil {
 		return nil, err
 	}
 	s := &Store{dir: dir}
@@ -99,7 +123,7 @@ func OpenReadOnly(ctx context.Context, dir string) (*Store, error) {
 		return nil, errors.Join(s.explainUnreadable(err), s.Close())
 	}
 	if version == 0 { // another process is about to create it, or died doing so
-		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, ErrNoStore), s.Close())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, noIndex(dir)), s.Close())
 	}
 	if version != schemaVersion() {
 		err := fmt.Errorf("store %s: its index has schema %d, this mirrorctl needs %d: run a command that writes to it, for instance mirrorctl gc", dir, version, schemaVersion())
@@ -181,14 +205,15 @@ func (s *Store) transact(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	began := time.Now()
 	tx, err := begin(ctx, db)
 	if err != nil {
-		return err
+		return s.locked(explained(err), began)
 	}
 	if err := fn(tx); err != nil {
-		return errors.Join(err, ignoreDone(tx.Rollback()))
+		return errors.Join(explained(err), ignoreDone(tx.Rollback()))
 	}
-	return tx.Commit()
+	return explained(tx.Commit())
 }
 
 // errReadOnly is what changing a store that was opened read-only ends in.

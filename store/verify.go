@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -19,6 +20,7 @@ type Damage struct {
 	v1.Descriptor        // digest and size are what it should have
 	Problem       string // missing, truncated, corrupt, corrupt in the index, unreadable: ..., not in the index
 	Pins          []Pin  // the images that it hurts
+	Kept          error  // why its file could not be moved away, so that nobody serves it; nil if that was not needed
 }
 
 // Checked sums up a verification.
@@ -31,9 +33,19 @@ type Checked struct {
 // Verify re-hashes the files of everything that the given pins reach, or of
 // everything in the store if there are none, and checks that every edge leads
 // to a blob. report, if not nil, is called after each blob with its size.
-// Damage is in the result, not in the error.
+// Damage is in the result, not in the error, which is ErrIndexDamaged for an index
+// that contradicts itself. A damaged file is moved to damaged/,
+// so that no process serves it from then on.
 func (s *Store) Verify(ctx context.Context, pins []Pin, report func(int64)) (Checked, error) {
-	blobs, damage, err := s.toVerify(ctx, pins)
+	var err error
+	if len(pins) == 0 {
+		err = s.checkIndex(ctx)
+	}
+	var blobs []v1.Descriptor
+	var damage []Damage
+	if err == nil {
+		blobs, damage, err = s.toVerify(ctx, pins)
+	}
 	if err != nil {
 		return Checked{}, fmt.Errorf("verify: %w", err)
 	}
@@ -42,24 +54,12 @@ func (s *Store) Verify(ctx context.Context, pins []Pin, report func(int64)) (Che
 		if err := ctx.Err(); err != nil {
 			return result, err
 		}
-		problem, err := s.check(ctx, b)
+		d, err := s.examine(ctx, b, wholeFile)
 		if err != nil {
 			return result, err
 		}
-		if problem != "" {
-			// It may have been removed meanwhile, which is no damage, and
-			// fetched again.
-			if there, err := s.Has(ctx, b.Digest); err != nil {
-				return result, err
-			} else if !there {
-				continue
-			}
-			if problem, err = s.check(ctx, b); err != nil {
-				return result, err
-			}
-		}
-		if problem != "" {
-			result.Damage = append(result.Damage, Damage{Descriptor: b, Problem: problem})
+		if d != nil {
+			result.Damage = append(result.Damage, *d)
 		}
 		result.Blobs++
 		result.Bytes += b.Size
@@ -133,49 +133,87 @@ func containsPin(pins []Pin, pin Pin) bool {
 	return false
 }
 
-// check returns what is wrong with a blob, or "": with its file, and with the
-// copy in the index if it is a manifest.
-func (s *Store) check(ctx context.Context, b v1.Descriptor) (string, error) {
-	problem := s.checkFile(ctx, b)
+// examine looks at one blob, as read gives its file, and takes what is damaged out
+// of service. It returns nil if nothing is wrong, or it was removed meanwhile.
+func (s *Store) examine(ctx context.Context, b v1.Descriptor, read func(*os.File) io.Reader) (*Damage, error) {
+	problem, _, err := s.check(ctx, b, read)
+	if err != nil || problem == "" {
+		return nil, err
+	}
+	// It may have been removed meanwhile, which is no damage, and fetched again.
+	if there, err := s.Has(ctx, b.Digest); err != nil || !there {
+		return nil, err
+	}
+	problem, file, err := s.check(ctx, b, read)
+	if err != nil || problem == "" {
+		return nil, err
+	}
+	d := &Damage{Descriptor: b, Problem: problem}
+	if file != nil {
+		d.Kept = s.setAside(b.Digest, file)
+	}
+	return d, nil
+}
+
+// check returns what is wrong with a blob, or "": with its file, which is then
+// returned too if it could be opened, and with the copy in the index if it is a
+// manifest.
+func (s *Store) check(ctx context.Context, b v1.Descriptor, read func(*os.File) io.Reader) (string, fs.FileInfo, error) {
+	problem, file := s.checkFile(ctx, b, read)
 	if err := ctx.Err(); err != nil || problem != "" {
-		return problem, err
+		return problem, file, err
 	}
 	var content []byte
 	err := s.reader.QueryRowContext(ctx, "SELECT bytes FROM manifest WHERE "+copyOf, b.Digest.String()).Scan(&content)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return "", nil
+		return "", nil, nil
 	case err != nil:
-		return "", err
+		return "", nil, err
 	case b.Digest.Algorithm().FromBytes(content) != b.Digest:
-		return "corrupt in the index", nil
+		return "corrupt in the index", nil, nil
+	}
+	return "", nil, nil
+}
+
+func wholeFile(f *os.File) io.Reader { return f }
+
+// checkFile returns what is wrong with the file of a blob, or "", and the file if
+// it could be opened.
+func (s *Store) checkFile(ctx context.Context, b v1.Descriptor, read func(*os.File) io.Reader) (string, fs.FileInfo) {
+	f, err := os.Open(s.blobPath(b.Digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.missing(b.Digest), nil
+	}
+	if err != nil {
+		return "unreadable: " + err.Error(), nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "unreadable: " + err.Error(), nil
+	}
+	h := b.Digest.Algorithm().Hash()
+	n, err := hashFile(ctx, h, read(f))
+	switch {
+	case err != nil:
+		return "unreadable: " + err.Error(), info
+	case n < b.Size:
+		return fmt.Sprintf("truncated: %d of %d bytes", n, b.Size), info
+	case n > b.Size:
+		return fmt.Sprintf("too long: %d instead of %d bytes", n, b.Size), info
+	case fmt.Sprintf("%x", h.Sum(nil)) != b.Digest.Encoded():
+		return "corrupt", info
 	}
 	return "", nil
 }
 
-// checkFile returns what is wrong with the file of a blob, or "".
-func (s *Store) checkFile(ctx context.Context, b v1.Descriptor) string {
-	f, err := os.Open(s.blobPath(b.Digest))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "missing"
+// missing says that there is no file for a digest.
+func (s *Store) missing(d digest.Digest) string {
+	if _, err := os.Lstat(s.damagedPath(d)); err == nil {
+		return "missing: the file was found damaged and moved to " + s.damagedPath(d)
 	}
-	if err != nil {
-		return "unreadable: " + err.Error()
-	}
-	defer f.Close()
-	h := b.Digest.Algorithm().Hash()
-	n, err := hashFile(ctx, h, f)
-	switch {
-	case err != nil:
-		return "unreadable: " + err.Error()
-	case n < b.Size:
-		return fmt.Sprintf("truncated: %d of %d bytes", n, b.Size)
-	case n > b.Size:
-		return fmt.Sprintf("too long: %d instead of %d bytes", n, b.Size)
-	case fmt.Sprintf("%x", h.Sum(nil)) != b.Digest.Encoded():
-		return "corrupt"
-	}
-	return ""
+	return "missing"
 }
 
 // PinsReaching returns the pins that need a digest, whatever it is the digest of.

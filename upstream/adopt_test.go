@@ -18,7 +18,7 @@ func TestAdoptsManifests(t *testing.T) {
 	image, _ := f.simple(100_000)
 	f.index([]v1.Descriptor{platform(image, "amd64")}, "1")
 	fetch := func() {
-		st, err := store.Open(t.Context(), dir)
+		st, err := store.Recreate(t.Context(), dir)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,9 +23,6 @@ import (
 // kilobytes; labels may make them large.
 const maxConfig = 32 << 20
 
-// ErrDamaged is content in the store that is not what its digest says.
-var ErrDamaged = errors.New("damaged in the store")
-
 // content reads a manifest or a configuration by its digest.
 type content func(ctx context.Context, desc v1.Descriptor, manifest bool) (store.Manifest, error)
 
@@ -85,8 +82,8 @@ func (c *Client) root(ctx context.Context, name reference.Named) (v1.Descriptor,
 }
 
 // StoredConfig is Config for an image whose digest is known, from a store alone.
-// It returns store.ErrNotFound if that has not all that it takes, and ErrDamaged
-// if that is not what it was.
+// It returns store.ErrNotFound if that has not all that it takes, and
+// store.ErrDamaged if that is not what it was.
 func StoredConfig(ctx context.Context, st *store.Store, root digest.Digest, platform v1.Platform) ([]byte, error) {
 	return imageConfig(ctx, v1.Descriptor{Digest: root}, platform, func(ctx context.Context, desc v1.Descriptor, manifest bool) (store.Manifest, error) {
 		return stored(ctx, st, desc, manifest)
@@ -101,7 +98,7 @@ func stored(ctx context.Context, st *store.Store, desc v1.Descriptor, manifest b
 		m, err = storedBlob(ctx, st, desc)
 	}
 	if err == nil && m.Verify() != nil {
-		return store.Manifest{}, fmt.Errorf("%s is %w", desc.Digest, ErrDamaged)
+		return store.Manifest{}, fmt.Errorf("%s is %w", desc.Digest, store.ErrDamaged)
 	}
 	return m, err
 }

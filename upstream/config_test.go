@@ -39,7 +39,7 @@ func TestStoredConfig(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Replace(large, []byte("OnBuild"), []byte("OnXuild"), 1), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := StoredConfig(ctx, st, root.Digest, linux); !errors.Is(err, ErrDamaged) || got != nil {
+	if got, err := StoredConfig(ctx, st, root.Digest, linux); !errors.Is(err, store.ErrDamaged) || got != nil {
 		t.Errorf("damaged: %d bytes: %v", len(got), err)
 	}
 	if err := os.Remove(path); err != nil {

@@ -223,7 +223,8 @@ func (f *fetch) afford(ctx context.Context, index digest.Digest, children []stor
 		if child.Kind != store.KindManifest {
 			continue
 		}
-		there, err := f.client.store.Has(ctx, child.Digest)
+		// On disk, that is, also if the index was lost.
+		there, err := f.client.store.Whole(child.Descriptor)
 		if err != nil {
 			return err
 		}

@@ -168,7 +168,14 @@ func (p *PullThrough) manifest(ctx context.Context, repo store.Repository, refer
 // decide asks upstream what a reference means, and keeps to the answer.
 func (p *PullThrough) decide(ctx context.Context, repo store.Repository, reference, name string) (store.Manifest, error) {
 	// It may have become complete since somebody looked.
-	if m, err := p.store.Manifest(ctx, repo, reference); !errors.Is(err, store.ErrNotFound) {
+	m, err := p.store.Manifest(ctx, repo, reference)
+	if damaged := (*store.DamagedError)(nil); errors.As(err, &damaged) {
+		if err := p.client.Repair(ctx, repo, damaged.Descriptor); err != nil {
+			return store.Manifest{}, err
+		}
+		m, err = p.store.Manifest(ctx, repo, reference)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
 		return m, err
 	}
 	if err := p.misses.recent(repo.Registry, name); err != nil {
@@ -177,9 +184,8 @@ func (p *PullThrough) decide(ctx context.Context, repo store.Repository, referen
 	if published, err := p.belongs(ctx, repo, reference); err != nil || published {
 		return store.Manifest{}, errors.Join(err, store.ErrNotFound)
 	}
-	var m store.Manifest
 	var from *endpoint
-	err := p.client.ask(ctx, repo, func(e *endpoint) (err error) {
+	err = p.client.ask(ctx, repo, func(e *endpoint) (err error) {
 		from = e
 		if strings.Contains(reference, ":") {
 			m, err = p.client.manifest(ctx, e, repo, digest.Digest(reference))

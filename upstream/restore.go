@@ -42,11 +42,11 @@ func (c *Client) restore(ctx context.Context, f *flight, repo store.Repository, 
 		return err
 	}
 	_, err = c.store.ManifestOf(ctx, desc.Digest)
-	if !errors.Is(err, store.ErrNotFound) {
-		if err != nil {
-			return err
-		}
+	if err == nil {
 		return c.Repair(ctx, repo, desc)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
 	}
 	lease, err := c.hold(ctx)
 	if err != nil {
