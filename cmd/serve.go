@@ -34,6 +34,9 @@ func (p *program) serveCommand() *cli.Command {
 			"and kept; clients get it while it arrives.\n\n" +
 			"One port serves all registries: by ?ns=, by a first path component, and by the\n" +
 			"aliases and host names that [serve] of the configuration has.\n\n" +
+			"--scrub hashes the store in the background, when there is little else to do, and\n" +
+			"says in the log what is damaged and which images that hurts. It goes on where it\n" +
+			"was after a restart, if it may write to the store.\n\n" +
 			"   mirrorctl serve --listen 0.0.0.0:5000\n" +
 			"   mirrorctl serve --pull-through docker.io --pull-through ghcr.io\n" +
 			"   docker pull 127.0.0.1:5000/docker.io/library/debian:bookworm",
@@ -43,6 +46,7 @@ func (p *program) serveCommand() *cli.Command {
 			&cli.StringFlag{Name: "default-registry", Usage: "the `REGISTRY` of names without one (default: docker.io)"},
 			&cli.StringSliceFlag{Name: "pull-through", Usage: "fetch what is missing from `REGISTRY`, and pin it"},
 			&cli.StringSliceFlag{Name: "platform", Usage: "with --pull-through, fetch only `OS/ARCH` without being asked (default: all platforms)"},
+			&cli.DurationFlag{Name: "scrub", Usage: "hash the whole store again in every `DURATION`, such as 24h, and serve nothing damaged (default: never)", Action: checkScrub},
 			&cli.DurationFlag{Name: "grace", Value: 30 * time.Second, Usage: "`DURATION` that downloads in flight may go on after a stop"},
 		},
 		Action: p.serve,
@@ -169,7 +173,9 @@ func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher,
 		grace = -1 // the server takes 0 for its default
 	}
 	p.say("serving %s on http://%s", st.Dir(), ln.Addr())
-	stopped, err := (&serve.Server{Handler: logged, Grace: grace, Log: p.log}).Run(c.Context, ln)
+	scrubbed, end := p.scrubbed(c, st, logged)
+	defer end()
+	stopped, err := (&serve.Server{Handler: scrubbed, Grace: grace, Log: p.log}).Run(c.Context, ln)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,8 @@
 //	  index.db              SQLite in WAL mode: blobs, manifests, edges, pins, history;
 //	                        -wal and -shm beside it stay, so that those can read
 //	                        the store who may not write to it
+//	  damaged/<alg>-<hex>   files that were found to be something else than their name says
+//	  scrub                 where a scrub is; locked by who scrubs
 //	  lock                  held while the folders and the index are created or migrated
 //
 // Guarantees:

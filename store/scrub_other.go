@@ -1,0 +1,9 @@
+//go:build !linux
+
+package store
+
+import "os"
+
+func lowPriority() {}
+
+func dropCache(*os.File) {}
