@@ -75,6 +75,13 @@ func IsFull(err error) bool {
 		err != nil && strings.Contains(err.Error(), "database or disk is full")
 }
 
+// IsReadOnly reports whether an error means that the store's file system takes no
+// writes, or none of this user.
+func IsReadOnly(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) ||
+		err != nil && strings.Contains(err.Error(), "attempt to write a readonly database")
+}
+
 // locked names the process that kept others from writing to the index.
 func (s *Store) locked(err error, since time.Time) error {
 	if err == nil || !strings.Contains(err.Error(), "database is locked") {

@@ -157,6 +157,9 @@ const (
 	firstRest  = 15 * time.Second
 	maxRest    = time.Hour
 	maxTrouble = 5 * time.Minute
+	// maxFullRest is that while the disk has no room: whoever makes some should
+	// not have to wait for long.
+	maxFullRest = time.Minute
 )
 
 // run fetches an image until it is pinned, or removed.
@@ -179,7 +182,10 @@ func (p *PullThrough) run(x *arriving) {
 			p.log.Info("complete for the platforms wanted", "image", name)
 			return
 		}
-		if remembered(err) == 0 {
+		switch {
+		case store.IsFull(err):
+			rest = min(rest, maxFullRest)
+		case remembered(err) == 0:
 			rest = min(rest, maxTrouble)
 		}
 		p.log.Warn("not fetched whole yet", "image", name, "err", err, "again_in", rest)

@@ -29,6 +29,9 @@ func (p *PullThrough) explain(name string, err error) error {
 		return err
 	case errors.Is(err, store.ErrLeaseEnded): // removed while it arrived
 		return fmt.Errorf("%w: %w", store.ErrNotFound, err)
+	case store.IsFull(err), store.IsReadOnly(err), errors.Is(err, store.ErrLocked):
+		p.log.Error("the store cannot take it in", "image", name, "err", err)
+		return unavailable{err, retryAfter}
 	case !errors.As(err, &failed):
 		return err
 	case errors.Is(err, ErrNotFound):
