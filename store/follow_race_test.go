@@ -51,8 +51,15 @@ func TestFollowLate(t *testing.T) {
 	w := must[*Writer](t)(l.Writer(t.Context(), describe(content)))
 	defer w.Close()
 	from, to := io.Pipe()
-	defer to.Close()
-	go func() { _, _ = w.ReadFrom(from) }()
+	written := make(chan struct{})
+	defer func() {
+		to.Close()
+		<-written
+	}()
+	go func() {
+		defer close(written)
+		_, _ = w.ReadFrom(from)
+	}()
 	must[int](t)(to.Write(content[:1000])) // is being read before anybody follows
 	f := must[*Follower](t)(w.Follow(t.Context()))
 	defer f.Close()
