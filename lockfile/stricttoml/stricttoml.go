@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
@@ -137,6 +139,20 @@ func (d *Document) errorAt(offset int, message string) *Error {
 		File:    d.file,
 		Line:    strings.Count(before, "\n") + 1,
 		Column:  offset - strings.LastIndexByte(before, '\n'),
-		Message: message,
+		Message: printable(message),
 	}
+}
+
+// printable is a message on one line: the parser quotes what it stumbled over as
+// it is, and keys may be anything.
+func printable(message string) string {
+	var b strings.Builder
+	for _, r := range message {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }

@@ -105,6 +105,7 @@ func TestSyntaxErrors(t *testing.T) {
 		"x" + strings.Repeat(".x", 1<<20):   "nested too deeply",
 		"[x" + strings.Repeat(".x", 1<<20):  "nested too deeply",
 		"a = \"\xff\"\n":                    "f:1:",
+		"a = \"\\\n\"":                      `f:1:6: invalid escape in string '\\n'`,
 	} {
 		_, err := Parse("f", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) {
