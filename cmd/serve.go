@@ -153,7 +153,8 @@ func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher,
 	if p.quiet {
 		format = string(serve.LogOff)
 	}
-	logged, err := serve.AccessLog(handler, serve.LogFormat(format), p.stderr)
+	lines := newLineBuffer(p.stderr)
+	logged, err := serve.AccessLog(handler, serve.LogFormat(format), lines)
 	if err != nil {
 		return usageErrorf("%w", err)
 	}
@@ -176,6 +177,7 @@ func (p *program) listen(c *cli.Context, st *store.Store, missing serve.Fetcher,
 	scrubbed, end := p.scrubbed(c, st, logged)
 	defer end()
 	stopped, err := (&serve.Server{Handler: scrubbed, Grace: grace, Log: p.log}).Run(c.Context, ln)
+	_ = lines.Flush() // nobody would read that standard error is broken
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -33,8 +32,8 @@ const (
 //
 // As JSON the fields are time, client, method, path, status, bytes,
 // duration_ms and cache (absent for neither). Whatever a client sends, a line
-// is one line of printable ASCII or of JSON: what is not is percent-encoded,
-// and what is too long cut.
+// is one line of printable ASCII or of JSON: what is not, quotes and backslashes
+// are percent-encoded, and what is too long cut.
 //
 // The [http.ResponseWriter] that next gets keeps ReadFrom, so that files are
 // still sent by sendfile, Flush, and the rest by Unwrap. The error is an
@@ -50,16 +49,27 @@ func AccessLog(next http.Handler, format LogFormat, w io.Writer) (http.Handler, 
 }
 
 type accessLog struct {
-	next   http.Handler
-	format LogFormat
-	mu     sync.Mutex
-	line   []byte // reused; guarded by mu, like w
-	w      io.Writer
+	next    http.Handler
+	format  LogFormat
+	records sync.Pool // of *record
+	mu      sync.Mutex
+	w       io.Writer // guarded by mu
+}
+
+// A record is what a request needs for its line. It is used again, so that the
+// log costs no allocation.
+type record struct {
+	recorder
+	line []byte
 }
 
 func (l *accessLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
-	out := &recorder{ResponseWriter: w}
+	out, used := l.records.Get().(*record)
+	if !used {
+		out = &record{line: make([]byte, 0, 256)}
+	}
+	out.recorder = recorder{ResponseWriter: w}
 	// Deferred, so that an answer that ends by a panic is seen too: a Content
 	// that must not finish an answer ends it with http.ErrAbortHandler.
 	returned := false
@@ -70,13 +80,19 @@ func (l *accessLog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				out.status = http.StatusInternalServerError
 			}
 		}
-		l.write(r, out, start, time.Since(start))
+		out.line = l.appendLine(out.line[:0], r, &out.recorder, start, time.Since(start))
+		l.mu.Lock()
+		_, _ = l.w.Write(out.line)
+		l.mu.Unlock()
+		out.recorder = recorder{} // which the request's memory hangs on
+		l.records.Put(out)
 	}()
 	l.next.ServeHTTP(out, r)
 	returned = true
 }
 
-func (l *accessLog) write(r *http.Request, out *recorder, start time.Time, took time.Duration) {
+// appendLine appends the line of a request.
+func (l *accessLog) appendLine(b []byte, r *http.Request, out *recorder, start time.Time, took time.Duration) []byte {
 	client, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		client = r.RemoteAddr
@@ -86,12 +102,10 @@ func (l *accessLog) write(r *http.Request, out *recorder, start time.Time, took 
 		cache = v[0]
 	}
 	milliseconds := float64(took.Microseconds()) / 1e3
+	start = start.UTC()
 
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b := l.line[:0]
 	if l.format == LogText {
-		b = start.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
+		b = start.AppendFormat(b, "2006-01-02T15:04:05.000Z")
 		b = appendPrintable(append(b, ' '), client)
 		b = appendPrintable(append(b, ' '), r.Method)
 		b = appendPath(append(b, ' '), r)
@@ -102,30 +116,20 @@ func (l *accessLog) write(r *http.Request, out *recorder, start time.Time, took 
 		if cache == "" {
 			cache = "-"
 		}
-		b = append(b, cache...)
-	} else {
-		object, err := json.Marshal(struct {
-			Time       time.Time `json:"time"`
-			Client     string    `json:"client"`
-			Method     string    `json:"method"`
-			Path       string    `json:"path"`
-			Status     int       `json:"status"`
-			Bytes      int64     `json:"bytes"`
-			DurationMS float64   `json:"duration_ms"`
-			Cache      string    `json:"cache,omitempty"`
-		}{
-			start.UTC(), string(appendPrintable(nil, client)), string(appendPrintable(nil, r.Method)),
-			string(appendPath(nil, r)), out.status, out.bytes, milliseconds, cache,
-		})
-		if err != nil {
-			// Only a year past 9999 has no JSON form.
-			return
-		}
-		b = append(b, object...)
+		return append(append(b, cache...), '\n')
 	}
-	b = append(b, '\n')
-	_, _ = l.w.Write(b)
-	l.line = b
+	// By hand: encoding/json takes longer than the answer. No field needs escapes.
+	b = start.AppendFormat(append(b, `{"time":"`...), time.RFC3339Nano)
+	b = appendPrintable(append(b, `","client":"`...), client)
+	b = appendPrintable(append(b, `","method":"`...), r.Method)
+	b = appendPath(append(b, `","path":"`...), r)
+	b = strconv.AppendInt(append(b, `","status":`...), int64(out.status), 10)
+	b = strconv.AppendInt(append(b, `,"bytes":`...), out.bytes, 10)
+	b = strconv.AppendFloat(append(b, `,"duration_ms":`...), milliseconds, 'f', -1, 64)
+	if cache != "" {
+		b = append(append(append(b, `,"cache":"`...), cache...), '"')
+	}
+	return append(b, "}\n"...)
 }
 
 // maxLogField limits what of a client's words goes into a line, in bytes.
@@ -140,7 +144,7 @@ func appendPath(b []byte, r *http.Request) []byte {
 }
 
 // appendPrintable appends s with everything percent-encoded that is not a
-// visible ASCII character.
+// visible ASCII character, or is one that JSON escapes.
 func appendPrintable(b []byte, s string) []byte {
 	if s == "" {
 		return append(b, '-')
@@ -151,7 +155,7 @@ func appendPrintable(b []byte, s string) []byte {
 		if len(b) >= limit {
 			return append(b, "..."...)
 		}
-		if c := s[i]; c > ' ' && c < 0x7f {
+		if c := s[i]; c > ' ' && c < 0x7f && c != '"' && c != '\\' {
 			b = append(b, c)
 		} else {
 			b = append(b, '%', hex[c>>4], hex[c&15])

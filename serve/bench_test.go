@@ -23,11 +23,13 @@ import (
 // benchSize is that of a usual index, in bytes.
 const benchSize = 1850
 
-// oneManifest is a Content that costs nothing.
+// oneManifest is a Content that costs nothing and never changes.
 type oneManifest struct {
 	*memory
 	manifest store.Manifest
 }
+
+func (c *oneManifest) Version(context.Context) (int64, error) { return 1, nil }
 
 func (c *oneManifest) Manifest(context.Context, store.Repository, string) (store.Manifest, error) {
 	return c.manifest, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -122,6 +123,27 @@ func TestCacheRaces(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
+}
+
+// A hit allocates nothing of its own, with or without a log, and asks nobody.
+func TestHitAllocations(t *testing.T) {
+	content := benchManifest()
+	h := newHandler(t, content, Options{})
+	for name, handler := range map[string]http.Handler{
+		"off": h, "text": newAccessLog(t, h, LogText, io.Discard), "json": newAccessLog(t, h, LogJSON, io.Discard),
+	} {
+		for _, reference := range []string{"bookworm", string(content.manifest.Digest)} {
+			r := httptest.NewRequest("GET", "/v2/library/debian/manifests/"+reference+"?ns=docker.io", nil)
+			w := &nullWriter{http.Header{}}
+			n := testing.AllocsPerRun(1000, func() {
+				clear(w.header)
+				handler.ServeHTTP(w, r)
+			})
+			if n > 0 {
+				t.Errorf("%s, log %s: %v allocations", reference, name, n)
+			}
+		}
+	}
 }
 
 func TestCacheSize(t *testing.T) {
