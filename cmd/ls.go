@@ -1,6 +1,7 @@
 package cmd
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -82,7 +83,8 @@ func (p *program) ls(c *cli.Context) error {
 			return err
 		}
 		if c.Bool("json") {
-			enc := json.NewEncoder(p.stdout)
+			out := bufio.NewWriter(p.stdout)
+			enc := json.NewEncoder(out)
 			for _, pin := range pins {
 				err := enc.Encode(pinJSON{
 					Name: pin.Name(), Digest: pin.Digest.String(), MediaType: pin.MediaType, Size: pin.Size,
@@ -97,7 +99,7 @@ func (p *program) ls(c *cli.Context) error {
 					return err
 				}
 			}
-			return nil
+			return out.Flush()
 		}
 		if len(pins)+len(arriving) == 0 {
 			p.say("nothing is pinned yet; run mirrorctl sync in a folder with a Dockerfile, or mirrorctl add IMAGE")

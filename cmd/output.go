@@ -1,6 +1,8 @@
 package cmd
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -17,12 +19,14 @@ import (
 // table prints aligned columns; without rows it prints nothing.
 type table struct {
 	w      *tabwriter.Writer
+	out    *bufio.Writer // tabwriter writes each cell for itself
 	header []string
 	err    error
 }
 
 func newTable(w io.Writer, header ...string) *table {
-	return &table{w: tabwriter.NewWriter(w, 0, 0, 3, ' ', 0), header: header}
+	out := bufio.NewWriter(w)
+	return &table{w: tabwriter.NewWriter(out, 0, 0, 3, ' ', 0), out: out, header: header}
 }
 
 func (t *table) row(cells ...string) {
@@ -44,7 +48,7 @@ func (t *table) flush() error {
 	if t.err != nil {
 		return t.err
 	}
-	return t.w.Flush()
+	return errors.Join(t.w.Flush(), t.out.Flush())
 }
 
 // printable makes text fit for a line that people read. What comes from registries
@@ -75,10 +79,11 @@ func size(n int64) string {
 
 // short is a digest for people, as docker shows it.
 func short(d digest.Digest) string {
-	if d.Validate() != nil {
+	algorithm, hex, _ := strings.Cut(d.String(), ":")
+	if len(hex) < 12 {
 		return d.String()
 	}
-	return d.Algorithm().String() + ":" + d.Encoded()[:12]
+	return algorithm + ":" + hex[:12]
 }
 
 func plural(n int, one, many string) string {

@@ -54,8 +54,7 @@ func (s *Store) Names(ctx context.Context, repo Repository) ([]string, error) {
 	if repo != (Repository{}) {
 		query, args = query+" WHERE registry = ? AND repository = ?", []any{repo.Registry, repo.Path}
 	}
-	names, err := list(ctx, s.reader, func(rows *sql.Rows) (name string, err error) { return name, rows.Scan(&name) },
-		query+" ORDER BY registry, repository, reference", args...)
+	names, err := list(ctx, s.reader, scanString, query+" ORDER BY registry, repository, reference", args...)
 	if err != nil {
 		return nil, fmt.Errorf("pins: %w", err)
 	}

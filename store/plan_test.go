@@ -61,6 +61,8 @@ func TestQueryPlans(t *testing.T) {
 		r.note(staleCompanions, []any{d.String(), "docker.io", "library/debian"})
 		r.note(deleteUnneeded, []any{d.String()})
 		r.note(handOver, []any{1})
+		r.note(selectRegistries, nil)
+		r.note(selectRepositories, []any{"docker.io", "library/a", 10})
 		if len(r.queries) < 9 {
 			t.Fatalf("%d queries", len(r.queries))
 		}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	v1 "github.com/opencontainers/image-spec/specs-go/v1"
@@ -182,8 +184,7 @@ func (s *Store) Tags(ctx context.Context, repo Repository, last string, n int) (
 	if !known {
 		return nil, fmt.Errorf("%s: %w", repo, ErrNotFound)
 	}
-	tags, err := list(ctx, s.reader, func(rows *sql.Rows) (tag string, err error) { return tag, rows.Scan(&tag) },
-		`SELECT reference FROM pin WHERE registry = ?1 AND repository = ?2 AND reference > ?3 AND instr(reference, ':') = 0
+	tags, err := list(ctx, s.reader, scanString, `SELECT reference FROM pin WHERE registry = ?1 AND repository = ?2 AND reference > ?3 AND instr(reference, ':') = 0
 		UNION SELECT reference FROM companion WHERE registry = ?1 AND repository = ?2 AND reference > ?3
 		ORDER BY 1 LIMIT ?4`, repo.Registry, repo.Path, last, n)
 	if err != nil {
@@ -194,31 +195,63 @@ func (s *Store) Tags(ctx context.Context, repo Repository, last string, n int) (
 
 // Repositories lists the repositories of a registry (all if it is "") that have
 // pins, sorted by their fully qualified form, after last, at most n (all if n is
-// negative).
+// negative). It costs what it returns, not what the store holds.
 func (s *Store) Repositories(ctx context.Context, registry, last string, n int) ([]Repository, error) {
-	repos, err := list(ctx, s.reader, func(rows *sql.Rows) (r Repository, err error) { return r, rows.Scan(&r.Registry, &r.Path) },
-		`SELECT DISTINCT registry, repository FROM pin
-		WHERE (?1 = '' OR registry = ?1) AND registry || '/' || repository > ?2
-		ORDER BY registry || '/' || repository LIMIT ?3`, registry, last, n)
-	if err != nil {
-		return nil, fmt.Errorf("repositories: %w", err)
+	registries := []string{registry}
+	if registry == "" {
+		var err error
+		if registries, err = s.Registries(ctx); err != nil {
+			return nil, err
+		}
+		// No registry has a slash in its name, so all repositories of one come
+		// before all of the next, but ghcr.io-a/x before ghcr.io/x.
+		slices.SortFunc(registries, func(a, b string) int { return strings.Compare(a+"/", b+"/") })
+	}
+	var repos []Repository
+	for _, registry := range registries {
+		after, here := strings.CutPrefix(last, registry+"/")
+		if !here {
+			if after = ""; registry+"/" < last {
+				continue
+			}
+		}
+		limit := n
+		if n >= 0 {
+			limit = n - len(repos)
+		}
+		paths, err := list(ctx, s.reader, scanString, selectRepositories, registry, after, limit)
+		if err != nil {
+			return nil, fmt.Errorf("repositories: %w", err)
+		}
+		for _, path := range paths {
+			repos = append(repos, Repository{Registry: registry, Path: path})
+		}
 	}
 	return repos, nil
 }
 
 // Registries lists the registries of which something is pinned, sorted.
 func (s *Store) Registries(ctx context.Context) ([]string, error) {
-	// One step of the index for each registry, not one for each pin.
-	registries, err := list(ctx, s.reader, func(rows *sql.Rows) (r string, err error) { return r, rows.Scan(&r) },
-		`WITH RECURSIVE one (registry) AS (
-			SELECT min(registry) FROM pin
-			UNION ALL SELECT (SELECT min(registry) FROM pin WHERE registry > one.registry) FROM one WHERE one.registry IS NOT NULL
-		) SELECT registry FROM one WHERE registry IS NOT NULL`)
+	registries, err := list(ctx, s.reader, scanString, selectRegistries)
 	if err != nil {
 		return nil, fmt.Errorf("registries: %w", err)
 	}
 	return registries, nil
 }
+
+// These go from one to the next by the primary key: DISTINCT would read all pins.
+const (
+	selectRegistries = `WITH RECURSIVE each (name) AS (
+			SELECT min(registry) FROM pin
+			UNION ALL SELECT (SELECT min(registry) FROM pin WHERE registry > name) FROM each WHERE name IS NOT NULL
+		) SELECT name FROM each WHERE name IS NOT NULL`
+	selectRepositories = `WITH RECURSIVE each (name) AS (
+			SELECT min(repository) FROM pin WHERE registry = ?1 AND repository > ?2
+			UNION ALL SELECT (SELECT min(repository) FROM pin WHERE registry = ?1 AND repository > name) FROM each WHERE name IS NOT NULL
+		) SELECT name FROM each WHERE name IS NOT NULL LIMIT ?3`
+)
+
+func scanString(rows *sql.Rows) (s string, err error) { return s, rows.Scan(&s) }
 
 // Referrers lists the manifests that refer to subject, such as signatures and
 // SBOMs, as the referrers API describes them (distribution specification 1.1,

@@ -22,7 +22,7 @@ func TestLists(t *testing.T) {
 	for _, tag := range []string{"b", "A", "a", "10", "9", root.Digest.String()} {
 		mustAdd(t, s, c, debian, tag, root.Digest)
 	}
-	for _, repo := range []Repository{{"ghcr.io", "a/b"}, {"docker.io", "a/b"}, {"ghcr.io:443", "a"}, {"ghcr.io", "a"}} {
+	for _, repo := range []Repository{{"ghcr.io", "a/b"}, {"docker.io", "a/b"}, {"ghcr.io:443", "a"}, {"ghcr.io", "a"}, {"ghcr.io-a", "z"}} {
 		must[Pin](t)(s.PinPublished(t.Context(), repo, "latest", root.Digest, false))
 	}
 	cosign := c.companions[0].Reference
@@ -51,7 +51,16 @@ func TestLists(t *testing.T) {
 		n              int
 		want           string
 	}{
-		{"", "", -1, "docker.io/a/b docker.io/library/debian ghcr.io/a ghcr.io/a/b ghcr.io:443/a"},
+		{"", "", -1, "docker.io/a/b docker.io/library/debian ghcr.io-a/z ghcr.io/a ghcr.io/a/b ghcr.io:443/a"},
+		{"", "", 3, "docker.io/a/b docker.io/library/debian ghcr.io-a/z"},
+		{"", "", 0, ""},
+		{"", "docker.io/a/b", 2, "docker.io/library/debian ghcr.io-a/z"},
+		{"", "ghcr.io", 2, "ghcr.io-a/z ghcr.io/a"},
+		{"", "ghcr.io-b", -1, "ghcr.io/a ghcr.io/a/b ghcr.io:443/a"},
+		{"", "zzz/z", -1, ""},
+		{"ghcr.io", "docker.io/zzz", -1, "ghcr.io/a ghcr.io/a/b"},
+		{"ghcr.io", "quay.io/a", -1, ""},
+		{"none.example", "", -1, ""},
 		{"ghcr.io", "", -1, "ghcr.io/a ghcr.io/a/b"},
 		{"", "ghcr.io/a", 1, "ghcr.io/a/b"},
 		{"", "ghcr.io/a/b", -1, "ghcr.io:443/a"},
@@ -66,7 +75,7 @@ func TestLists(t *testing.T) {
 		}
 	}
 	pins := must[[]Pin](t)(s.Pins(t.Context()))
-	if len(pins) != 10 || pins[0].Name() != "docker.io/a/b:latest" {
+	if len(pins) != 11 || pins[0].Name() != "docker.io/a/b:latest" {
 		t.Errorf("%d pins, the first is %s", len(pins), pins[0].Name())
 	}
 	for repo, want := range map[Repository]bool{debian: true, {"docker.io", "none"}: false} {

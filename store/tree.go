@@ -81,7 +81,7 @@ func (s *Store) grow(ctx context.Context, n *Node, grown map[digest.Digest]bool)
 	}
 	for i := range n.Referrers {
 		r := &n.Referrers[i]
-		r.Tags, err = list(ctx, s.reader, func(rows *sql.Rows) (tag string, err error) { return tag, rows.Scan(&tag) },
+		r.Tags, err = list(ctx, s.reader, scanString,
 			"SELECT DISTINCT reference FROM companion WHERE digest = ? AND subject = ? ORDER BY reference", r.Digest.String(), n.Digest.String())
 		if err != nil {
 			return err
