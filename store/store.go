@@ -20,7 +20,7 @@ import (
 // Store is an open store. It is safe for concurrent use.
 type Store struct {
 	dir    string
-	reader *sql.DB
+	reader readPool
 	writer *sql.DB // nil when the store was opened read-only
 	hasty  *sql.DB // writes that a power loss may undo: see updateSoon
 	turn   chan struct{}
@@ -137,7 +137,7 @@ func (s *Store) openReader() error {
 	if err != nil {
 		return fmt.Errorf("store %s: %w", s.dir, err)
 	}
-	s.reader = reader
+	s.reader = readPool{reader}
 	return nil
 }
 
@@ -167,7 +167,7 @@ func (s *Store) Close() error {
 	s.version.mu.Lock()
 	s.version.close()
 	s.version.mu.Unlock()
-	for _, db := range []*sql.DB{s.reader, s.hasty, s.writer} {
+	for _, db := range []*sql.DB{s.reader.DB, s.hasty, s.writer} {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}

@@ -23,7 +23,7 @@ func (s *Store) Version(ctx context.Context) (int64, error) {
 	v := &s.version
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	version, err := v.read(ctx, s.reader)
+	version, err := v.read(ctx, s.reader.DB)
 	if err != nil {
 		v.close()
 		return 0, fmt.Errorf("store %s: %w", s.dir, err)
