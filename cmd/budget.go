@@ -54,6 +54,13 @@ func (r *jobs) forecast(ctx context.Context, all []*job) []string {
 // requests is how many requests for manifests an image needs at least. What goes
 // wrong here, doing it will say.
 func (r *jobs) requests(ctx context.Context, j *job) int {
+	if j.locked.Digest != "" && !j.update {
+		// The usual case, for one query: whatever is decided, nothing is asked.
+		repo, _ := store.Locate(j.name)
+		if pinned, err := r.store.PinnedIn(ctx, repo, j.locked.Digest); err == nil && pinned {
+			return 0
+		}
+	}
 	action, pin, err := r.plan(ctx, j)
 	if err != nil {
 		return 0

@@ -103,6 +103,7 @@ func (r *jobs) one(ctx context.Context, j *job) {
 func (r *jobs) plan(ctx context.Context, j *job) (lockfile.Action, store.Pin, error) {
 	repo, ref := store.Locate(j.name)
 	pin, err := r.store.Pin(ctx, repo, ref)
+	pinned := err == nil
 	if errors.Is(err, store.ErrNotFound) {
 		var arrival store.Arrival
 		arrival, err = r.store.Arrival(ctx, repo, ref)
@@ -115,10 +116,10 @@ func (r *jobs) plan(ctx context.Context, j *job) (lockfile.Action, store.Pin, er
 	if want == "" {
 		want = pin.Digest
 	}
-	complete := false
-	if want != "" {
-		// Only what is complete is pinned. What another repository has pinned
-		// may lack this one's signatures.
+	// Only what is complete is pinned. What another repository has pinned may
+	// lack this one's signatures.
+	complete := pinned && want == pin.Digest
+	if want != "" && !complete {
 		if complete, err = r.store.PinnedIn(ctx, repo, want); err != nil {
 			return 0, pin, err
 		}
