@@ -1,6 +1,6 @@
 # What people run most. The gate that every change passes is .ci/run.
 
-.PHONY: build quickstart test e2e crash soak fuzz bench lint
+.PHONY: build quickstart test e2e crash soak fuzz bench bench-link bench-go lint
 
 build:
 	go build -o mirrorctl .
@@ -36,7 +36,16 @@ fuzz:
 		go test -run='^$$' -fuzz="^$$target$$" -fuzztime=$(FUZZTIME) -fuzzminimizetime=5s "$$pkg" </dev/null || exit 1; \
 	done
 
+# mirrorctl beside the registries and tools that are installed; docs/PERFORMANCE.md.
 bench:
+	go run ./testdata/bench
+
+# The same for a sync through slow lines; needs root and the clients of .ci/run.
+bench-link:
+	go test -tags e2e -run='^$$' -bench=SlowSync -timeout 1h ./testdata/e2e
+
+# The pieces alone.
+bench-go:
 	go test -run='^$$' -bench=. -benchmem ./...
 
 lint:
