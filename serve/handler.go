@@ -91,6 +91,26 @@ var (
 	headerMiss    = []string{"miss"}
 )
 
+// headerNamespaces are prepared like the values above for the registries that are
+// asked for most.
+var headerNamespaces = func() map[string][]string {
+	prepared := map[string][]string{}
+	for _, registry := range []string{
+		dockerHub, "registry-1.docker.io", "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "mcr.microsoft.com",
+		"public.ecr.aws", "nvcr.io", "registry.gitlab.com",
+	} {
+		prepared[registry] = []string{registry}
+	}
+	return prepared
+}()
+
+func namespaceHeader(ns string) []string {
+	if prepared := headerNamespaces[ns]; prepared != nil {
+		return prepared
+	}
+	return []string{ns}
+}
+
 // ServeHTTP answers one request.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
@@ -110,7 +130,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	req, err := h.names.route(r.Method, r.Host, r.URL)
 	if req.ns != "" {
-		header["Oci-Namespace"] = []string{req.ns} // distribution-spec, "Registry Proxying"
+		header["Oci-Namespace"] = namespaceHeader(req.ns) // distribution-spec, "Registry Proxying"
 	}
 	if err == nil {
 		err = h.answer(w, r, &req)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -69,11 +68,16 @@ func parseSchema1(mediaType string, content []byte) (Graph, error) {
 	return graph, nil
 }
 
+// SignedError says why a signed manifest has no payload that can be told.
+type SignedError struct{ Problem string }
+
+func (e *SignedError) Error() string { return "signed manifest: " + e.Problem }
+
 // signedPayload returns what was signed of a signed manifest, which its digest is
 // of: the JSON without the member "signatures". That is its last one, and the
 // protected header of each signature says how to take it out, so that the bytes
 // are those from before it was put in: the first formatLength bytes, and then
-// formatTail (libtrust, JSONSignature.PrettySignature).
+// formatTail (libtrust, JSONSignature.PrettySignature). The error is a *SignedError.
 //
 // The signatures themselves are not verified. Their keys come with them and are
 // nobody's; what they would prove, the digest does.
@@ -84,35 +88,35 @@ func signedPayload(content []byte) ([]byte, error) {
 		} `json:"signatures"`
 	}
 	if err := json.Unmarshal(content, &doc); err != nil {
-		return nil, fmt.Errorf("signed manifest: %w", err)
+		return nil, &SignedError{err.Error()}
 	}
 	if err := checkKeys(content); err != nil {
-		return nil, fmt.Errorf("signed manifest: %w", err)
+		return nil, &SignedError{err.Error()}
 	}
 	if len(doc.Signatures) == 0 {
-		return nil, errors.New("signed manifest: it has no signatures")
+		return nil, &SignedError{"it has no signatures"}
 	}
 	format, err := parseProtected(doc.Signatures[0].Protected)
 	if err != nil {
-		return nil, fmt.Errorf("signed manifest: %w", err)
+		return nil, &SignedError{err.Error()}
 	}
 	for _, signature := range doc.Signatures[1:] {
 		other, err := parseProtected(signature.Protected)
 		if err != nil {
-			return nil, fmt.Errorf("signed manifest: %w", err)
+			return nil, &SignedError{err.Error()}
 		}
 		if other != format {
-			return nil, errors.New("signed manifest: its signatures are of different content")
+			return nil, &SignedError{"its signatures are of different content"}
 		}
 	}
 	if format.length <= 0 || format.length > int64(len(content)) || !onlySignatures(content[format.length:]) {
-		return nil, errors.New("signed manifest: its signatures do not begin where they say that the signed content ends")
+		return nil, &SignedError{"its signatures do not begin where they say that the signed content ends"}
 	}
 	payload := append(content[:format.length:format.length], format.tail...)
 	// With both halves sound, a reader of the payload and one of the whole see
 	// the same members.
 	if strings.Trim(format.tail, jsonSpace) != "}" || !json.Valid(payload) {
-		return nil, errors.New("signed manifest: what is signed is no JSON object")
+		return nil, &SignedError{"what is signed is no JSON object"}
 	}
 	return payload, nil
 }

@@ -187,7 +187,10 @@ func noManifest(who string, wanted digest.Digest, a answer, err error) error {
 	failed := &Error{Cause: ErrNotRegistry, Hint: "check the registry's address", Err: err}
 	var syntax *json.SyntaxError
 	var shape *json.UnmarshalTypeError
+	var signed *store.SignedError
 	switch {
+	case errors.As(err, &signed):
+		failed.Detail = fmt.Sprintf("%s sent a signed manifest that cannot be read: %s", who, signed.Problem)
 	case errors.Is(err, errs.ErrUnsupportedMediaType) && a.contentType == "":
 		failed.Detail = who + " answered without a media type"
 	case errors.Is(err, errs.ErrUnsupportedMediaType):

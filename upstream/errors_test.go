@@ -84,7 +84,7 @@ func TestErrors(t *testing.T) {
 		{"no JSON", "/manifests/", as(oci, []byte("hello")), ErrNotRegistry, "a manifest that is no JSON", 1},
 		{"JSON, but no manifest", "/manifests/", as(oci, []byte(`["a"]`)), ErrNotRegistry, "no object but array", 1},
 		{"another media type within", "/manifests/", as(v1.MediaTypeImageIndex, image), ErrNotRegistry, "", 1},
-		{"schema 1", "/manifests/", as("application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1}`), "Docker-Content-Digest", wrong), ErrNotRegistry, "missing signature key", 1},
+		{"schema 1", "/manifests/", as("application/vnd.docker.distribution.manifest.v1+prettyjws", []byte(`{"schemaVersion":1}`), "Docker-Content-Digest", wrong), ErrNotRegistry, "a manifest that is no application/vnd.docker.distribution.manifest.v1+prettyjws", 1},
 		{"gzip", "/manifests/", as(oci, zipped.Bytes(), "Content-Encoding", "gzip"), ErrNotRegistry, "Content-Encoding", 1},
 		{"negative size", "/manifests/", as(oci, descriptor("-1")), ErrInvalid, "size -1", 1},
 		{"no size", "/manifests/", as(oci, descriptor("0")), ErrInvalid, "without its size", 1},
