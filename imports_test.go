@@ -24,6 +24,7 @@ var mayImport = map[string][]string{
 	"mirrorctl/lockfile":            {"mirrorctl/lockfile/stricttoml"},
 	"mirrorctl/lockfile/stricttoml": nil,
 	"mirrorctl/serve":               {"mirrorctl/serve/limit", "mirrorctl/store"},
+	"mirrorctl/serve/access":        {"mirrorctl/serve"},
 	"mirrorctl/serve/certs":         nil,
 	"mirrorctl/serve/limit":         nil,
 	"mirrorctl/serve/page":          {"mirrorctl/cmd/client", "mirrorctl/serve", "mirrorctl/store"},
@@ -48,6 +49,7 @@ var onlyIn = map[string]string{
 	"github.com/schollz/progressbar/v3":      "mirrorctl/cmd",
 	"github.com/urfave/cli/v2":               "mirrorctl/cmd",
 	"github.com/zclconf/go-cty":              "mirrorctl/dockerfile/bake",
+	"golang.org/x/crypto":                    "mirrorctl/serve/access",
 	"go.yaml.in/yaml/v4":                     "mirrorctl/dockerfile/compose mirrorctl/cmd/client",
 }
 

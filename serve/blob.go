@@ -20,6 +20,9 @@ func (h *Handler) blob(w http.ResponseWriter, r *http.Request, req *request) err
 	h.noteDamaged(r, err)
 	hit := true
 	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
+		if ok, challenge := h.may(r); !ok {
+			return mayNotFetch(errNoBlob(req), challenge)
+		}
 		hit = false
 		if r.Method == http.MethodHead {
 			size, err = h.missing.BlobSize(r.Context(), req.repo, req.digest())

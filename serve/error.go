@@ -20,6 +20,7 @@ const (
 	codeNameUnknown     = "NAME_UNKNOWN"
 	codeSizeInvalid     = "SIZE_INVALID"
 	codeUnsupported     = "UNSUPPORTED"
+	codeUnauthorized    = "UNAUTHORIZED"
 	codeUnavailable     = "UNAVAILABLE"
 	codeUnknown         = "UNKNOWN"
 )
@@ -32,6 +33,8 @@ type apiError struct {
 	message string
 	retry   time.Duration // for 503, else 0
 	miss    bool          // nothing stored answers this
+
+	challenge string // for 401, how to log in
 }
 
 func (e *apiError) Error() string { return e.message }
@@ -52,7 +55,7 @@ var (
 // What a request can miss. The message names the image as this mirror
 // understood it, because a wrong prefix in a client's configuration shows there.
 
-func errNoManifest(req *request) error {
+func errNoManifest(req *request) *apiError {
 	separator := ":"
 	if len(req.reference) > 64 && validDigest(req.reference) {
 		separator = "@"
@@ -63,7 +66,7 @@ func errNoManifest(req *request) error {
 	}
 }
 
-func errNoBlob(req *request) error {
+func errNoBlob(req *request) *apiError {
 	return &apiError{
 		status: http.StatusNotFound, code: codeBlobUnknown, miss: true,
 		message: req.reference + " is not in this mirror",
@@ -75,6 +78,19 @@ func errNoRepository(req *request) error {
 		status: http.StatusNotFound, code: codeNameUnknown, miss: true,
 		message: "nothing of " + req.repo.String() + " is in this mirror",
 	}
+}
+
+// mayNotFetch is the answer to who may not let a missing thing be fetched: to log
+// in if that would help, otherwise that it is not here, so that the client goes on
+// to its next host.
+func mayNotFetch(missing *apiError, challenge string) error {
+	if challenge != "" {
+		return &apiError{status: http.StatusUnauthorized, code: codeUnauthorized, challenge: challenge, miss: true,
+			message: missing.message + ": log in to let it be fetched"}
+	}
+	refused := *missing
+	refused.message += ", and you may not let it be fetched"
+	return &refused
 }
 
 // fail answers a request with an error. It is the one place that maps errors
@@ -109,6 +125,12 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	writeError(w, r, answer)
 }
 
+// WriteError answers a request with an error as the registry API has them, for
+// handlers around a [Handler]. The client reads the message.
+func WriteError(w http.ResponseWriter, r *http.Request, status int, code, message string) {
+	writeError(w, r, &apiError{status: status, code: code, message: message})
+}
+
 // writeError writes the registry error body. Nothing else does.
 func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
 	header := w.Header()
@@ -122,6 +144,10 @@ func writeError(w http.ResponseWriter, r *http.Request, e *apiError) {
 	case http.StatusServiceUnavailable:
 		seconds := max(1, int64((e.retry+time.Second-1)/time.Second))
 		header.Set("Retry-After", strconv.FormatInt(seconds, 10))
+	case http.StatusUnauthorized:
+		if e.challenge != "" {
+			header.Set("WWW-Authenticate", e.challenge)
+		}
 	}
 	if e.miss {
 		header["X-Mirrorctl-Cache"] = headerMiss

@@ -33,6 +33,11 @@ type Options struct {
 	// misses. Nil is nobody.
 	Missing Fetcher
 
+	// MayFetch says whether Missing may be asked for a request that finds nothing
+	// stored. If not, challenge is the WWW-Authenticate of a login that would
+	// help, or empty. Nil lets everybody.
+	MayFetch func(*http.Request) (ok bool, challenge string)
+
 	// Page answers / and what is below /-/, where no registry is. Nil is a line
 	// of text.
 	Page http.Handler
@@ -49,6 +54,7 @@ type Handler struct {
 	content Content
 	cache   *cache // of manifests; nil if content has no version
 	missing Fetcher
+	may     func(*http.Request) (bool, string)
 	names   names
 	page    http.Handler
 	usage   usage
@@ -76,6 +82,9 @@ func New(content Content, opts Options) (*Handler, error) {
 	}
 	if opts.Missing != nil {
 		h.missing = withoutProbes{opts.Missing}
+		if h.may = opts.MayFetch; h.may == nil {
+			h.may = func(*http.Request) (bool, string) { return true, "" }
+		}
 	}
 	return h, nil
 }

@@ -80,7 +80,9 @@ func (h *Handler) referrers(w http.ResponseWriter, r *http.Request, req *request
 	list, err := h.content.Referrers(r.Context(), req.repo, req.digest())
 	cache := headerHit
 	if h.missing != nil && len(list) == 0 && (err == nil || errors.Is(err, store.ErrNotFound)) {
-		if list, err = h.missing.Referrers(r.Context(), req.repo, req.digest()); len(list) > 0 {
+		if ok, _ := h.may(r); !ok {
+			// What is known here is the answer.
+		} else if list, err = h.missing.Referrers(r.Context(), req.repo, req.digest()); len(list) > 0 {
 			cache = headerMiss
 		}
 	}

@@ -59,6 +59,9 @@ func (h *Handler) lookup(r *http.Request, req *request) (a *answer, hit bool, er
 	m, err := h.content.Manifest(ctx, req.repo, req.reference)
 	h.noteDamaged(r, err)
 	if h.missing != nil && errors.Is(err, store.ErrNotFound) {
+		if ok, challenge := h.may(r); !ok {
+			return nil, false, mayNotFetch(errNoManifest(req), challenge)
+		}
 		m, err = h.missing.Manifest(ctx, req.repo, req.reference)
 		return newAnswer(m), false, err
 	}
