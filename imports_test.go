@@ -16,8 +16,9 @@ import (
 // here may import none, and a new package has to be added.
 var mayImport = map[string][]string{
 	"mirrorctl":                     {"mirrorctl/cmd"},
-	"mirrorctl/cmd":                 {"mirrorctl/cmd/client", "mirrorctl/dockerfile", "mirrorctl/dockerfile/bake", "mirrorctl/dockerfile/compose", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/serve/page", "mirrorctl/store", "mirrorctl/upstream"},
+	"mirrorctl/cmd":                 {"mirrorctl/cmd/client", "mirrorctl/cmd/systemd", "mirrorctl/dockerfile", "mirrorctl/dockerfile/bake", "mirrorctl/dockerfile/compose", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/serve/access", "mirrorctl/serve/certs", "mirrorctl/serve/limit", "mirrorctl/serve/page", "mirrorctl/store", "mirrorctl/upstream"},
 	"mirrorctl/cmd/client":          nil,
+	"mirrorctl/cmd/systemd":         nil,
 	"mirrorctl/dockerfile":          nil,
 	"mirrorctl/dockerfile/bake":     {"mirrorctl/dockerfile"},
 	"mirrorctl/dockerfile/compose":  {"mirrorctl/dockerfile"},

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -117,7 +119,7 @@ func exits() {
 
 // httpCommand is http [-retry] METHOD URL ['Header: value'...]: it prints the
 // status, the headers that clients of registries look at, and the body. It waits
-// for a server that is not up yet.
+// for a server that is not up yet, and trusts the authority in $CA.
 func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: http METHOD URL ['Header: value'...]")
@@ -131,15 +133,21 @@ func httpCommand(ts *testscript.TestScript, neg bool, args []string) {
 			req.Host = value
 		}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := http.DefaultClient
+	if ca := ts.Getenv("CA"); ca != "" {
+		trusted := x509.NewCertPool()
+		trusted.AppendCertsFromPEM([]byte(ts.ReadFile(ca)))
+		client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}, DisableKeepAlives: true}}
+	}
+	resp, err := client.Do(req)
 	for start := time.Now(); err != nil && time.Since(start) < 20*time.Second; {
 		time.Sleep(20 * time.Millisecond)
-		resp, err = http.DefaultClient.Do(req)
+		resp, err = client.Do(req)
 	}
 	ts.Check(err)
 	defer resp.Body.Close()
 	fmt.Fprintln(ts.Stdout(), resp.Status)
-	for _, name := range []string{"Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Link", "OCI-Filters-Applied", "Retry-After", "X-Mirrorctl-Cache"} {
+	for _, name := range []string{"Content-Type", "Content-Length", "Content-Range", "Docker-Content-Digest", "Link", "OCI-Filters-Applied", "Retry-After", "Www-Authenticate", "X-Mirrorctl-Cache"} {
 		if value := resp.Header.Get(name); value != "" {
 			fmt.Fprintf(ts.Stdout(), "%s: %s\n", name, value)
 		}

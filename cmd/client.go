@@ -88,7 +88,7 @@ func (p *program) client(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if def := p.config.Serve.DefaultRegistry; def != "" && def != "docker.io" && slices.Contains([]string{"docker", "gitlab-runner", "kaniko"}, name) {
+	if def := p.config.Serve.one("default_registry"); def != "" && def != "docker.io" && slices.Contains([]string{"docker", "gitlab-runner", "kaniko"}, name) {
 		p.say("warning: %s asks for Docker Hub's images without saying so, and this mirror's default_registry is %s", name, def)
 	}
 	return nil
@@ -203,7 +203,8 @@ func (p *program) ownAddress() (string, error) {
 	if len(p.config.MirrorHosts) > 0 {
 		return p.config.MirrorHosts[0], nil
 	}
-	listen := cmp.Or(p.getenv("MIRRORCTL_LISTEN"), p.config.Serve.Listen, defaultListen)
+	listen, _, _ := strings.Cut(p.getenv("MIRRORCTL_LISTEN"), ",")
+	listen = cmp.Or(listen, p.config.Serve.one("listen"), defaultListen)
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return "", usageErrorf("the address that serve listens on, %s, must be HOST:PORT", listen)

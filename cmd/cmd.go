@@ -33,6 +33,8 @@ type program struct {
 	log    *slog.Logger
 	quiet  bool
 
+	logFormat string // text or json
+
 	name        string        // what the program was started as
 	evaluations chan struct{} // has room for as many as may run at a time
 }
@@ -78,6 +80,7 @@ func (p *program) app() *cli.App {
 			&cli.StringFlag{Name: "store", Usage: "keep images in `DIR` (default: $XDG_DATA_HOME/mirrorctl or ~/.local/share/mirrorctl)", EnvVars: []string{"MIRRORCTL_STORE"}},
 			&cli.StringFlag{Name: "config", Usage: "read the configuration from `FILE` (default: ./mirrorctl.toml, else $XDG_CONFIG_HOME/mirrorctl/config.toml) [$MIRRORCTL_CONFIG]"},
 			&cli.StringFlag{Name: "log-level", Usage: "show log messages from `LEVEL` on: debug, info, warn or error", EnvVars: []string{"MIRRORCTL_LOG_LEVEL"}},
+			&cli.StringFlag{Name: "log-format", Usage: "log as `FORMAT`: text or json", EnvVars: []string{"MIRRORCTL_LOG_FORMAT"}},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing but errors"},
 		},
 		Before: p.before,
@@ -94,7 +97,7 @@ func (p *program) app() *cli.App {
 		ExitErrHandler: func(*cli.Context, error) {}, // its default exits and skips deferred calls
 		Commands: []*cli.Command{
 			p.syncCommand(), p.findCommand(), p.addCommand(), p.lsCommand(), p.inspectCommand(), p.rmCommand(),
-			p.serveCommand(), p.verifyCommand(), p.gcCommand(), p.historyCommand(), p.outdatedCommand(), p.whyCommand(), p.policyCommand(), p.pinCommand(), p.clientCommand(), p.doctorCommand(), p.completionCommand(), p.manCommand(),
+			p.serveCommand(), p.verifyCommand(), p.gcCommand(), p.historyCommand(), p.outdatedCommand(), p.whyCommand(), p.policyCommand(), p.pinCommand(), p.clientCommand(), p.doctorCommand(), p.certCommand(), p.completionCommand(), p.manCommand(),
 		},
 	}
 	flags := app.Flags
@@ -128,11 +131,24 @@ func (p *program) before(c *cli.Context) error {
 	if p.quiet {
 		level = slog.LevelError
 	}
-	p.log = slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: level}))
+	p.logFormat = cmp.Or(c.String("log-format"), p.config.LogFormat, "text")
+	if _, err := oneOf(p.logFormat, "text", "json"); err != nil {
+		return usageErrorf("--log-format %s: %w", p.logFormat, err)
+	}
+	p.log = slog.New(p.logHandler(level))
 	for _, w := range p.config.Warnings {
 		p.say("warning: %s", w)
 	}
 	return nil
+}
+
+// logHandler writes a log from a level on.
+func (p *program) logHandler(level slog.Level) slog.Handler {
+	opts := &slog.HandlerOptions{Level: level}
+	if p.logFormat == "json" {
+		return slog.NewJSONHandler(p.stderr, opts)
+	}
+	return slog.NewTextHandler(p.stderr, opts)
 }
 
 func logLevel(s string) (slog.Level, error) {
@@ -158,7 +174,11 @@ func (p *program) unknownCommand(c *cli.Context) error {
 
 // say prints a message for people.
 func (p *program) say(format string, args ...any) {
-	if !p.quiet {
+	switch {
+	case p.quiet:
+	case p.logFormat == "json":
+		slog.New(p.logHandler(slog.LevelInfo)).Info(fmt.Sprintf(format, args...))
+	default:
 		fmt.Fprintf(p.stderr, "mirrorctl: %s\n", printableLines(fmt.Sprintf(format, args...)))
 	}
 }

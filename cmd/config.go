@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
-
 	"mirrorctl/lockfile/stricttoml"
 )
 
@@ -28,6 +26,7 @@ type config struct {
 	Connections int
 	Timeout     time.Duration
 	LogLevel    string // debug, info, warn or error
+	LogFormat   string // text or json
 
 	// MirrorHosts are the addresses under which this mirror is written in
 	// image names: buildbox:5000.
@@ -41,13 +40,17 @@ type config struct {
 
 // serveConfig is the table [serve].
 type serveConfig struct {
-	Listen          string            // host:port
-	DefaultRegistry string            // docker.io
-	AccessLog       string            // off, text or json
-	Aliases         map[string]string // dotless name -> registry
-	Hosts           map[string]string // name of this mirror -> registry
-	PullThrough     []string          // registries whose missing images are fetched
-	Platforms       []v1.Platform     // of those, fetched without being asked for; none is all
+	Values  map[string][]string // of serveSettings by key, in their usual form
+	Aliases map[string]string   // dotless name -> registry
+	Hosts   map[string]string   // name of this mirror -> registry
+}
+
+// one returns the only value of a setting, empty if there is none.
+func (s serveConfig) one(key string) string {
+	if values := s.Values[key]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // registryConfig is a table [registry."ghcr.io"].

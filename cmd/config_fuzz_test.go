@@ -99,7 +99,7 @@ func checkConfig(t *testing.T, c config) {
 	}
 	absolute(c.Store)
 	canonical(c.MirrorHosts...)
-	canonical(c.Serve.PullThrough...)
+	canonical(c.Serve.Values["pull_through"]...)
 	for name, r := range c.Registries {
 		canonical(name)
 		absolute(r.PasswordFile)
@@ -116,7 +116,7 @@ func checkConfig(t *testing.T, c config) {
 			t.Errorf("half a login for %s", name)
 		}
 	}
-	if _, err := serve.New(nil, serve.Options{DefaultRegistry: c.Serve.DefaultRegistry, Aliases: c.Serve.Aliases, Hosts: c.Serve.Hosts}); err != nil {
+	if _, err := serve.New(nil, serve.Options{DefaultRegistry: c.Serve.one("default_registry"), Aliases: c.Serve.Aliases, Hosts: c.Serve.Hosts}); err != nil {
 		t.Errorf("no mirror can be made of it: %v", err)
 	}
 }

@@ -36,7 +36,10 @@ timeout = "1m30s"
 log_level = "info"
 mirror_hosts = ["BuildBox:5000"]
 [serve]
-listen = "127.0.0.1:5000"
+listen = ["127.0.0.1:5000", "unix:/run//m.sock"]
+tls_cert = "certs/server.pem"
+max_connections = 100
+pull_through = "index.docker.io"
 default_registry = "Index.Docker.io"
 access_log = "text"
 aliases = { ghcr = "ghcr.io", hub = "registry-1.docker.io" }
@@ -62,7 +65,10 @@ insecure = true
 	want := config{
 		Path: path, Store: "/srv/mirror", Jobs: 8, Connections: 4, Timeout: 90 * time.Second, LogLevel: "info", MirrorHosts: []string{"buildbox:5000"},
 		Serve: serveConfig{
-			Listen: "127.0.0.1:5000", DefaultRegistry: "docker.io", AccessLog: "text",
+			Values: map[string][]string{
+				"listen": {"127.0.0.1:5000", "unix:/run/m.sock"}, "default_registry": {"docker.io"}, "access_log": {"text"},
+				"tls_cert": {filepath.Join(folder, "certs", "server.pem")}, "max_connections": {"100"}, "pull_through": {"docker.io"},
+			},
 			Aliases: map[string]string{"ghcr": "ghcr.io", "hub": "docker.io"},
 			Hosts:   map[string]string{"docker.mirror.lan": "docker.io", "ghcr.mirror.lan": "ghcr.io"},
 		},
@@ -97,9 +103,22 @@ func TestConfigMistakes(t *testing.T) {
 		"log_level = \"loud\"":                                                     `1:1: log_level must be one of debug, info, warn, error`,
 		"store = \"~/x\"":                                                          `1:1: store: ~ is not expanded here`,
 		"store = \"\"":                                                             `1:1: store is empty`,
-		"[serve]\nlisten = \"5000\"":                                               `2:1: listen must be host:port`,
-		"[serve]\nlisten = \":70000\"":                                             `2:1: listen must be host:port`,
-		"[serve]\naccess_log = \"xml\"":                                            `2:1: access_log must be one of off, text, json`,
+		"[serve]\nlisten = \"5000\"":                                               `2:1: listen: must be HOST:PORT`,
+		"[serve]\nlisten = \":70000\"":                                             `2:1: listen: must be HOST:PORT`,
+		"[serve]\naccess_log = \"xml\"":                                            `2:1: access_log: must be one of off, text, json`,
+		"[serve]\nmax_connections = \"many\"":                                      `2:1: serve.max_connections must be a whole number, not a string`,
+		"[serve]\nmax_connections = -1":                                            `2:1: max_connections: must be a number`,
+		"[serve]\nallow = [\"10.0.0.0/8\",\n\"10.0.0.1/8\"]":                       `3:1: allow: 10.0.0.1/8 has bits beyond its length: is 10.0.0.0/8 meant?`,
+		"[serve]\nallow = 10":                                                      `2:1: serve.allow must be an array of strings, not a number`,
+		"[serve]\nhtpasswd = \"~/users\"":                                          `2:1: htpasswd: ~ is not expanded here`,
+		"[serve]\ntls_cert = \"\"":                                                 `2:1: tls_cert: is empty`,
+		"[serve]\ntrusted_proxy = \"proxy.lan\"":                                   `2:1: trusted_proxy: must be a network`,
+		"[serve]\nrequire_login = \"write\"":                                       `2:1: require_login: must be none, pull-through or read`,
+		"[serve]\nmin_rate = \"fast\"":                                             `2:1: min_rate: must be a size`,
+		"[serve]\ngrace = \"soon\"":                                                `2:1: grace: must be a duration`,
+		"[serve]\nlisten = \"unix:m.sock\"":                                        `2:1: listen: must be unix:/PATH`,
+		"[serve]\npull_through_for = [\"a b\"]":                                    `2:21: pull_through_for: must be a network, such as 10.0.0.0/8, or a user`,
+		"log_format = \"xml\"":                                                     `1:1: log_format must be one of text, json`,
 		"[serve]\ndefault_registry = \"ghcr\"":                                     `2:1: default_registry: "ghcr" is not a registry`,
 		"[serve]\naliases = { \"gh.cr\" = \"ghcr.io\" }":                           `2:13: alias "gh.cr": must be one word`,
 		"[serve]\naliases = { Gh = \"ghcr.io\" }":                                  `2:13: alias "Gh": must be`,

@@ -2,16 +2,12 @@ package cmd
 
 import (
 	"errors"
-	"net"
 	"net/url"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/containerd/platforms"
-	v1 "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"mirrorctl/lockfile/stricttoml"
 	"mirrorctl/serve"
@@ -60,17 +56,18 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 		c.Timeout = timeout
 	}
 	c.LogLevel = r.choice(root, "log_level", "debug", "info", "warn", "error")
+	c.LogFormat = r.choice(root, "log_format", "text", "json")
 	c.MirrorHosts = r.mirrorHosts(root)
 
 	server := root.Table("serve")
-	c.Serve = serveConfig{
-		Listen:          r.listen(server, "listen"),
-		DefaultRegistry: r.registryName(server, "default_registry"),
-		AccessLog:       r.choice(server, "access_log", "off", "text", "json"),
-		Aliases:         r.aliases(server.Table("aliases")),
-		Hosts:           r.hosts(server.Table("hosts")),
-		PullThrough:     r.registryNames(server, "pull_through"),
-		Platforms:       r.platforms(server, "platforms"),
+	c.Serve = serveConfig{Aliases: r.aliases(server.Table("aliases")), Hosts: r.hosts(server.Table("hosts"))}
+	for _, s := range serveSettings {
+		if values := s.read(server, folder); values != nil {
+			if c.Serve.Values == nil {
+				c.Serve.Values = map[string][]string{}
+			}
+			c.Serve.Values[s.key()] = values
+		}
 	}
 	server.Done()
 
@@ -95,32 +92,6 @@ func (c *config) read(root *stricttoml.Table, folder string) {
 		c.Registries[name] = conf
 	}
 	root.Done()
-}
-
-func (configReader) registryNames(t *stricttoml.Table, key string) []string {
-	list, _ := t.Strings(key)
-	var names []string
-	for i, text := range list {
-		name, err := serve.RegistryName(text)
-		if err != nil {
-			t.Errorf(stricttoml.Key{key, strconv.Itoa(i)}, "%s: %v", key, err)
-		}
-		names = append(names, name)
-	}
-	return names
-}
-
-func (configReader) platforms(t *stricttoml.Table, key string) []v1.Platform {
-	list, _ := t.Strings(key)
-	var all []v1.Platform
-	for i, text := range list {
-		platform, err := platforms.Parse(text)
-		if err != nil {
-			t.Errorf(stricttoml.Key{key, strconv.Itoa(i)}, "%s: %q is no platform, such as linux/arm64", key, text)
-		}
-		all = append(all, platform)
-	}
-	return all
 }
 
 // mirrorHosts reads the addresses of this mirror.
@@ -257,21 +228,6 @@ func (configReader) choice(t *stricttoml.Table, key string, words ...string) str
 	text, ok := t.String(key)
 	if ok && !slices.Contains(words, text) {
 		t.Errorf(stricttoml.Key{key}, "%s must be one of %s", key, strings.Join(words, ", "))
-	}
-	return text
-}
-
-func (configReader) listen(t *stricttoml.Table, key string) string {
-	text, ok := t.String(key)
-	if !ok {
-		return ""
-	}
-	_, port, err := net.SplitHostPort(text)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
-		t.Errorf(stricttoml.Key{key}, "%s must be host:port, as 127.0.0.1:5000 or :5000", key)
 	}
 	return text
 }

@@ -274,7 +274,7 @@ func (p *program) behind(name reference.Named) (reference.Named, error) {
 	if !slices.ContainsFunc(p.config.MirrorHosts, func(h string) bool { return strings.EqualFold(h, host) }) {
 		return name, nil
 	}
-	names := serve.Options{DefaultRegistry: p.config.Serve.DefaultRegistry, Aliases: p.config.Serve.Aliases, Hosts: p.config.Serve.Hosts}
+	names := serve.Options{DefaultRegistry: p.config.Serve.one("default_registry"), Aliases: p.config.Serve.Aliases, Hosts: p.config.Serve.Hosts}
 	repo, ok, err := names.Behind(host, reference.Path(name))
 	if err != nil {
 		return nil, usageErrorf("%w", err)

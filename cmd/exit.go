@@ -106,7 +106,12 @@ func (p *program) printError(err error) {
 		}
 		return
 	}
-	if err != nil && err.Error() != "" && !errors.Is(err, syscall.EPIPE) {
+	if err == nil || err.Error() == "" || errors.Is(err, syscall.EPIPE) {
+		return
+	}
+	if p.logFormat == "json" {
+		p.log.Error(err.Error())
+	} else {
 		fmt.Fprintf(p.stderr, "mirrorctl: %s\n", printableLines(err.Error()))
 	}
 }

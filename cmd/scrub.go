@@ -16,15 +16,14 @@ import (
 
 // scrubbed is handler with a scrub of the store beside it, if serve was asked for
 // one. end stops the scrub.
-func (p *program) scrubbed(c *cli.Context, st *store.Store, handler http.Handler) (_ http.Handler, end func()) {
-	period := c.Duration("scrub")
+func (p *program) scrubbed(c *cli.Context, st *store.Store, period time.Duration, handler http.Handler) (_ http.Handler, end func()) {
 	if period == 0 {
 		return handler, func() {}
 	}
 	log := p.log
 	if !p.quiet && c.String("log-level") == "" && p.config.LogLevel == "" {
 		// That it was done should be seen without being asked for.
-		log = slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: slog.LevelInfo}))
+		log = slog.New(p.logHandler(slog.LevelInfo))
 	}
 	var inFlight atomic.Int64
 	ctx, cancel := context.WithCancel(c.Context)
@@ -54,11 +53,4 @@ func (p *program) scrubbed(c *cli.Context, st *store.Store, handler http.Handler
 		handler.ServeHTTP(w, r)
 	})
 	return counting, func() { cancel(); <-done }
-}
-
-func checkScrub(_ *cli.Context, period time.Duration) error {
-	if period < 0 {
-		return usageErrorf("--scrub %v: must be a time such as 24h", period)
-	}
-	return nil
 }

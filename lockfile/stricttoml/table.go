@@ -86,6 +86,16 @@ func (t *Table) Strings(key string) ([]string, bool) {
 	return out, ok
 }
 
+// OneOrMore returns the elements of an array of strings, or a string alone.
+func (t *Table) OneOrMore(key string) ([]string, bool) {
+	if v, ok := t.get(key); ok {
+		if s, isString := v.(string); isString {
+			return []string{s}, true
+		}
+	}
+	return t.Strings(key)
+}
+
 // Table returns the table at key; nil if there is none.
 func (t *Table) Table(key string) *Table {
 	values, ok := value[map[string]any](t, key, "a table")
