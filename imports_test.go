@@ -16,7 +16,7 @@ import (
 // here may import none, and a new package has to be added.
 var mayImport = map[string][]string{
 	"mirrorctl":                     {"mirrorctl/cmd"},
-	"mirrorctl/cmd":                 {"mirrorctl/cmd/client", "mirrorctl/cmd/systemd", "mirrorctl/dockerfile", "mirrorctl/dockerfile/bake", "mirrorctl/dockerfile/compose", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/serve/access", "mirrorctl/serve/certs", "mirrorctl/serve/limit", "mirrorctl/serve/page", "mirrorctl/store", "mirrorctl/upstream"},
+	"mirrorctl/cmd":                 {"mirrorctl/cmd/client", "mirrorctl/cmd/systemd", "mirrorctl/dockerfile", "mirrorctl/dockerfile/bake", "mirrorctl/dockerfile/compose", "mirrorctl/lockfile", "mirrorctl/lockfile/stricttoml", "mirrorctl/serve", "mirrorctl/serve/access", "mirrorctl/serve/certs", "mirrorctl/serve/limit", "mirrorctl/serve/metrics", "mirrorctl/serve/page", "mirrorctl/store", "mirrorctl/upstream"},
 	"mirrorctl/cmd/client":          nil,
 	"mirrorctl/cmd/systemd":         nil,
 	"mirrorctl/dockerfile":          nil,
@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"mirrorctl/serve/access":        {"mirrorctl/serve"},
 	"mirrorctl/serve/certs":         nil,
 	"mirrorctl/serve/limit":         nil,
+	"mirrorctl/serve/metrics":       {"mirrorctl/serve", "mirrorctl/store"},
 	"mirrorctl/serve/page":          {"mirrorctl/cmd/client", "mirrorctl/serve", "mirrorctl/store"},
 	"mirrorctl/store":               nil,
 	"mirrorctl/upstream":            {"mirrorctl/store"},
@@ -45,6 +46,7 @@ var onlyIn = map[string]string{
 	"github.com/mattn/go-sqlite3":            "mirrorctl/store",
 	"github.com/moby/buildkit":               "mirrorctl/dockerfile",
 	"github.com/pelletier/go-toml/v2":        "mirrorctl/cmd/client",
+	"github.com/prometheus/client_golang":    "mirrorctl/serve/metrics",
 	"github.com/regclient/regclient":         "mirrorctl/upstream",
 	"github.com/rogpeppe/go-internal":        "",
 	"github.com/schollz/progressbar/v3":      "mirrorctl/cmd",

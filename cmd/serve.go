@@ -100,9 +100,12 @@ func (p *program) listen(c *cli.Context, st *store.Store, o serveOptions, missin
 	if err != nil {
 		return err
 	}
-	listeners, err := p.listeners(o)
+	listeners, admin, err := p.listeners(o)
 	if err != nil {
 		return err
+	}
+	if admin != nil {
+		p.say("metrics on %s", admin.Addr())
 	}
 	for _, ln := range listeners {
 		p.say("serving %s on %s", st.Dir(), s.address(ln))
@@ -125,6 +128,13 @@ func (p *program) listen(c *cli.Context, st *store.Store, o serveOptions, missin
 		stopped, err = server.Run(ctx, listeners...)
 		return err
 	})
+	if admin != nil {
+		group.Go(func() error {
+			server := &serve.Server{Handler: s.status(http.NotFoundHandler(), s.metrics.Handler()), Grace: -1, Log: p.log}
+			_, err := server.Run(ctx, admin)
+			return err
+		})
+	}
 	group.Go(func() error { return s.follow(c, ctx) })
 	p.notify("READY=1")
 	context.AfterFunc(ctx, func() { p.notify("STOPPING=1") })

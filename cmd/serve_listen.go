@@ -12,31 +12,37 @@ import (
 	"mirrorctl/cmd/systemd"
 )
 
-// listeners opens the addresses to listen on. With sockets from the service
-// manager the default address is not needed; what is asked for comes on top.
-func (p *program) listeners(o serveOptions) ([]net.Listener, error) {
+// listeners opens the addresses to listen on, and the one for metrics, which may be
+// nil. With sockets from the service manager the default address is not needed; what
+// is asked for comes on top.
+func (p *program) listeners(o serveOptions) (all []net.Listener, admin net.Listener, err error) {
 	passed, err := systemd.Listeners(p.getenv)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var all []net.Listener
+	defer func() {
+		if err != nil {
+			for _, ln := range all {
+				_ = ln.Close()
+			}
+		}
+	}()
 	for _, listeners := range passed {
 		all = append(all, listeners...)
 	}
-	if len(all) > 0 && o.given["listen"].by == "" {
-		return all, nil
-	}
-	for _, address := range o.given["listen"].values {
-		ln, err := listenOn(address)
-		if err != nil {
-			for _, opened := range all {
-				_ = opened.Close()
+	if len(all) == 0 || o.given["listen"].by != "" {
+		for _, address := range o.given["listen"].values {
+			ln, err := listenOn(address)
+			if err != nil {
+				return all, nil, err
 			}
-			return nil, err
+			all = append(all, ln)
 		}
-		all = append(all, ln)
 	}
-	return all, nil
+	if address := o.text("admin-listen"); address != "" {
+		admin, err = listenOn(address)
+	}
+	return all, admin, err
 }
 
 func listenOn(address string) (net.Listener, error) {

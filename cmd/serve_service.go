@@ -22,6 +22,7 @@ import (
 	"mirrorctl/serve/access"
 	"mirrorctl/serve/certs"
 	"mirrorctl/serve/limit"
+	"mirrorctl/serve/metrics"
 	"mirrorctl/serve/page"
 	"mirrorctl/store"
 	"mirrorctl/upstream"
@@ -36,14 +37,21 @@ type service struct {
 	limiter  *limit.Limiter
 	lines    *lineBuffer  // to standard error
 	options  serveOptions // of the one goroutine that follows changes
+	metrics  *metrics.Metrics
+	stopping context.Context                   // ends when it stops
+	refused  [access.RefusalCount]atomic.Int64 // by guards that have been replaced
+	loaded   atomic.Pointer[loaded]
 	guard    atomic.Pointer[access.Guard]
 	handler  atomic.Pointer[http.Handler]
 }
 
 // newService returns a service for a store. missing is nil without pull-through.
 func (p *program) newService(ctx context.Context, st *store.Store, o serveOptions, missing *upstream.PullThrough) (*service, error) {
-	s := &service{program: p, store: st, limiter: limit.New(o.limits), lines: newLineBuffer(p.stderr)}
+	s := &service{program: p, store: st, limiter: limit.New(o.limits), lines: newLineBuffer(p.stderr), stopping: ctx, options: o}
+	s.loaded.Store(&loaded{time.Now(), true})
+	s.metrics = s.newMetrics(missing)
 	opts := o.registry
+	opts.Observer = s.metrics
 	opts.Page = page.New(ctx, page.Options{
 		Store: st, PullThrough: o.through.Registries, Aliases: opts.Aliases, Log: p.log,
 		Pending: func(repo store.Repository, reference string) store.Usage { return s.registry.Usage(repo, reference) },
@@ -65,12 +73,20 @@ func (s *service) build(o serveOptions) error {
 	if err != nil {
 		return usageErrorf("%w", err)
 	}
-	logged, err := serve.AccessLog(guard.Read(s.registry), s.accessLog(o), s.lines)
+	site := guard.Read(s.registry)
+	if o.text("admin-listen") == "" {
+		site = s.status(site, guard.Read(s.metrics.Handler()))
+	}
+	logged, err := serve.AccessLog(site, s.accessLog(o), s.lines)
 	if err != nil {
 		return usageErrorf("%w", err)
 	}
 	handler := guard.Client(logged)
-	s.guard.Store(guard)
+	if old := s.guard.Swap(guard); old != nil {
+		for _, why := range access.Refusals() {
+			s.refused[why].Add(old.Refused(why))
+		}
+	}
 	s.handler.Store(&handler)
 	s.limiter.Set(o.limits)
 	s.options = o
@@ -210,6 +226,7 @@ func (s *service) keepFixed(o *serveOptions, conf config) {
 }
 
 func (s *service) reloaded(err error, what string) {
+	s.loaded.Store(&loaded{time.Now(), err == nil})
 	if err == nil {
 		s.say("%s", what)
 		return

@@ -41,6 +41,7 @@ const defaultListen = "127.0.0.1:5000"
 // [serve.aliases] and [serve.hosts] are besides.
 var serveSettings = []setting{
 	{name: "listen", many: true, def: defaultListen, parse: parseListen, usage: "listen on `HOST:PORT`, or unix:/PATH; several times for several"},
+	{name: "admin-listen", parse: parseListen, shown: "the addresses of --listen", usage: "answer /metrics, /healthz and /readyz on `HOST:PORT` or unix:/PATH, in plain HTTP, and nowhere else"},
 	{name: "tls-cert", path: true, parse: filled, usage: "speak https with the certificate, and the chain above it, in `FILE`; it is read again when it changes"},
 	{name: "tls-key", path: true, parse: filled, usage: "the key of the certificate, in `FILE`"},
 	{name: "htpasswd", path: true, live: true, parse: filled, usage: "users who can log in, in `FILE` as htpasswd -B writes it; it is read again when it changes"},

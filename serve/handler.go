@@ -42,6 +42,9 @@ type Options struct {
 	// of text.
 	Page http.Handler
 
+	// Observer is told of every request. Nil is nobody.
+	Observer Observer
+
 	// Log gets the errors whose text clients do not see. Nil drops them.
 	Log *slog.Logger
 }
@@ -60,6 +63,8 @@ type Handler struct {
 	usage   usage
 	watches watches
 	log     *slog.Logger
+
+	observer Observer // may be nil
 }
 
 // New returns a handler for content. The error is one of the options: a
@@ -73,7 +78,7 @@ func New(content Content, opts Options) (*Handler, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	h := &Handler{content: probing{content}, names: names, page: opts.Page, log: log}
+	h := &Handler{content: probing{content}, names: names, page: opts.Page, log: log, observer: opts.Observer}
 	if h.page == nil {
 		h.page = http.HandlerFunc(rootPage)
 	}
@@ -141,8 +146,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if req.ns != "" {
 		header["Oci-Namespace"] = namespaceHeader(req.ns) // distribution-spec, "Registry Proxying"
 	}
+	if h.observer == nil {
+		h.respond(w, r, &req, err)
+		return
+	}
+	h.observe(w, req.kind, func(w http.ResponseWriter) { h.respond(w, r, &req, err) })
+}
+
+// respond answers a request; wrong is what is wrong with its URL.
+func (h *Handler) respond(w http.ResponseWriter, r *http.Request, req *request, wrong error) {
+	err := wrong
 	if err == nil {
-		err = h.answer(w, r, &req)
+		err = h.answer(w, r, req)
 	}
 	if err != nil {
 		h.fail(w, r, err)

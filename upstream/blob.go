@@ -183,7 +183,7 @@ func (c *Client) transfer(ctx context.Context, e *endpoint, f *flight, desc v1.D
 	if a.total >= 0 && a.total != desc.Size {
 		return a, wrongSize(e, desc, fmt.Sprintf("%d bytes", a.total), a)
 	}
-	counted := &counter{r: content, transferred: &p.Transferred}
+	counted := &counter{r: content, transferred: &p.Transferred, received: &c.received}
 	if skip := before - a.start; skip > 0 { // of a server that ignores ranges
 		if _, err := io.CopyN(io.Discard, counted, skip); err != nil {
 			if errors.Is(counted.err, errGaveWay) {

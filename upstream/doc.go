@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -76,6 +77,7 @@ type Client struct {
 	poll       time.Duration       // between looks at a budget that is used up
 	silence    time.Duration       // Options.Timeout
 	pause      time.Duration       // before something is tried again
+	received   atomic.Int64        // bytes of blobs, over the network
 	creds      func() ([]config.Host, error)
 
 	mu         sync.Mutex
@@ -83,6 +85,14 @@ type Client struct {
 	asked      sync.Map                  // what Config asked for, by name or by repository and digest
 	registries map[string]*registry
 	lease      *store.Lease
+}
+
+// Received is how many bytes of blobs have come over the network, and how many blobs
+// are on their way.
+func (c *Client) Received() (bytes int64, transfers int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.received.Load(), len(c.flights)
 }
 
 // New returns a client that fetches into st. It contacts nobody yet. Close it

@@ -32,6 +32,7 @@ func (p *Progress) found(size int64) {
 type counter struct {
 	r           io.Reader
 	transferred *atomic.Int64
+	received    *atomic.Int64 // the same of all images
 	bytes       *atomic.Int64 // counted there too, if not nil,
 	left        int64         // at most so many
 	err         error         // what ended the reading, except the ordinary end
@@ -40,6 +41,7 @@ type counter struct {
 func (c *counter) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	c.transferred.Add(int64(n))
+	c.received.Add(int64(n))
 	if c.bytes != nil {
 		wanted := min(int64(n), c.left)
 		c.bytes.Add(wanted)

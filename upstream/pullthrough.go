@@ -38,6 +38,21 @@ type PullThrough struct {
 	known    map[digest.Digest]*known
 }
 
+// Received is that of the client.
+func (p *PullThrough) Received() (bytes int64, transfers int) { return p.client.Received() }
+
+// Budgets are what the registries said last of their budgets, by name, as far as
+// they say it.
+func (p *PullThrough) Budgets() map[string]Budget {
+	all := map[string]Budget{}
+	for name := range p.registries {
+		if b, ok := p.client.Budget(name); ok {
+			all[name] = b
+		}
+	}
+	return all
+}
+
 // PullThroughOptions configure a PullThrough.
 type PullThroughOptions struct {
 	Registries []string      // whose images may be fetched: docker.io, ghcr.io

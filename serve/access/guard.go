@@ -18,7 +18,7 @@ const challenge = `Basic realm="mirrorctl", charset="UTF-8"`
 // Guard applies [Rules]. It is safe for concurrent use.
 type Guard struct {
 	rules   Rules
-	refused [refusals]atomic.Int64
+	refused [RefusalCount]atomic.Int64
 }
 
 // Refusal is why somebody was refused.
@@ -28,8 +28,11 @@ const (
 	RefusedNetwork Refusal = iota // the client's network may not use the mirror
 	RefusedLogin                  // no login, or a wrong one
 	RefusedFetch                  // the client may not cause a download
-	refusals
+	RefusalCount                  // how many there are
 )
+
+// Refusals are all of them.
+func Refusals() []Refusal { return []Refusal{RefusedNetwork, RefusedLogin, RefusedFetch} }
 
 func (r Refusal) String() string { return [...]string{"network", "login", "fetch"}[r] }
 
