@@ -97,7 +97,7 @@ func (p *program) app() *cli.App {
 		ExitErrHandler: func(*cli.Context, error) {}, // its default exits and skips deferred calls
 		Commands: []*cli.Command{
 			p.syncCommand(), p.findCommand(), p.addCommand(), p.lsCommand(), p.inspectCommand(), p.rmCommand(),
-			p.serveCommand(), p.verifyCommand(), p.gcCommand(), p.historyCommand(), p.outdatedCommand(), p.whyCommand(), p.policyCommand(), p.pinCommand(), p.clientCommand(), p.doctorCommand(), p.certCommand(), p.completionCommand(), p.manCommand(),
+			p.serveCommand(), p.verifyCommand(), p.gcCommand(), p.historyCommand(), p.outdatedCommand(), p.whyCommand(), p.policyCommand(), p.pinCommand(), p.clientCommand(), p.doctorCommand(), p.certCommand(), p.configCommand(), p.completionCommand(), p.manCommand(),
 		},
 	}
 	flags := app.Flags
