@@ -22,7 +22,7 @@ func TestClientConfiguration(t *testing.T) {
 	upstream := hub.record(t, "library/busybox:1.35", "library/busybox:1.35-single")
 	hub.stop()
 
-	for _, f := range fronts(t, project.serve(t)) {
+	for _, f := range project.fronts(t, project.serve(t)) {
 		s := &setup{project, f, upstream}
 		t.Run(f.name, func(t *testing.T) {
 			t.Run("docker", s.docker)

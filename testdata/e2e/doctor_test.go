@@ -23,7 +23,7 @@ func TestDoctor(t *testing.T) {
 	project := newProject(t, "ocidir://"+sample, "hello")
 	project.must(t, "add", "hello")
 	mirror := project.serve(t)
-	ways := fronts(t, mirror)
+	ways := project.fronts(t, mirror)
 	plain := patient{project, ways[0]}
 	private := patient{project, ways[1]}
 	guarded := patient{project, ways[2]}

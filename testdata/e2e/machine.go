@@ -15,14 +15,13 @@ import (
 	"fmt"
 	"math/big"
 	"net"
-	"net/http"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 )
 
 // machine is a folder with a copy of this machine's /etc that a test may change.
@@ -61,36 +60,24 @@ type front struct {
 	login   bool
 }
 
-// fronts starts the ways to a mirror.
-func fronts(tb testing.TB, mirror string) []front {
+// fronts starts the ways to a project's mirror, each a mirror of its own on the same
+// store. The plain one may be running.
+func (p *project) fronts(tb testing.TB, plain string) []front {
 	tb.Helper()
-	certificate, authority := newAuthority(tb)
-	target, err := url.Parse("http://" + mirror)
+	dir := tempDir(tb)
+	p.must(tb, "cert", "127.0.0.1", "--dir", dir)
+	password := writeFile(tb, filepath.Join(dir, "password"), hubPassword+"\n")
+	hash, err := bcrypt.GenerateFromPassword([]byte(hubPassword), bcrypt.MinCost)
 	check(tb, err)
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	guarded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != hubUser || password != hubPassword {
-			w.Header().Set("WWW-Authenticate", `Basic realm="mirror"`)
-			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED"}]}`, http.StatusUnauthorized)
-			return
-		}
-		r.Header.Del("Authorization")
-		proxy.ServeHTTP(w, r)
-	})
-	serve := func(handler http.Handler) string {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		check(tb, err)
-		server := &http.Server{Handler: handler, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}}
-		go server.ServeTLS(listener, "", "")
-		tb.Cleanup(func() { server.Close() })
-		return listener.Addr().String()
-	}
-	private, guardedAddress := serve(proxy), serve(guarded)
-	password := writeFile(tb, filepath.Join(tempDir(tb), "password"), hubPassword+"\n")
+	users := writeFile(tb, filepath.Join(dir, "users"), hubUser+":"+string(hash)+"\n")
+	secure := []string{"--tls-cert", filepath.Join(dir, "server.pem"), "--tls-key", filepath.Join(dir, "server.key")}
+	private := p.serve(tb, secure...)
+	guarded := p.serve(tb, append(secure, "--htpasswd", users, "--require-login", "read")...)
+	authority := filepath.Join(dir, "ca.pem")
 	return []front{
-		{"http", mirror, []string{"--mirror", mirror}, false},
+		{"http", plain, []string{"--mirror", plain}, false},
 		{"https", private, []string{"--mirror", "https://" + private, "--ca", authority}, false},
-		{"https with login", guardedAddress, []string{"--mirror", "https://" + guardedAddress, "--ca", authority, "--username", hubUser, "--password-file", password}, true},
+		{"https with login", guarded, []string{"--mirror", "https://" + guarded, "--ca", authority, "--username", hubUser, "--password-file", password}, true},
 	}
 }
 
