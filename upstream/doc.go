@@ -71,7 +71,7 @@ type Client struct {
 	opts  Options
 	log   *slog.Logger
 
-	transfers  chan struct{}       // taken slots of blobs that no client waits for
+	transfers  chan struct{}       // taken slots of blobs, of all registries together
 	precedence precedence          // of what clients wait for
 	ahead      *semaphore.Weighted // bytes of blobs that are here before their turn
 	poll       time.Duration       // between looks at a budget that is used up

@@ -30,7 +30,8 @@ import (
 // registry is a registry and where to ask for its content, in order.
 type registry struct {
 	name      string
-	endpoints []*endpoint // mirrors, then the registry itself
+	endpoints []*endpoint   // mirrors, then the registry itself
+	ordinary  chan struct{} // taken slots of blobs that no client waits for
 	urgent    urgentSlots
 }
 
@@ -134,7 +135,7 @@ func (c *Client) registry(name string) (*registry, error) {
 		return r, nil
 	}
 	conf := c.opts.Registries[name]
-	r := &registry{name: name, urgent: newUrgentSlots()}
+	r := &registry{name: name, ordinary: c.transfers, urgent: newUrgentSlots()}
 	for _, mirror := range conf.Mirrors {
 		e, err := c.newEndpoint(name, mirror, Registry{CA: conf.CA}, true)
 		if err != nil {

@@ -41,7 +41,7 @@ func (c *Client) slot(f *flight) (*slot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &slot{flight: f, ordinary: c.transfers, urgent: r.urgent}, nil
+	return &slot{flight: f, ordinary: r.ordinary, urgent: r.urgent}, nil
 }
 
 // acquire waits for the permission, among the urgent ones as long as a client

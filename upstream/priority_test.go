@@ -45,8 +45,9 @@ func TestStalledRegistry(t *testing.T) {
 	for i := range 2 * parallelArrivals {
 		stalled.image([]v1.Descriptor{layers[i]}, fmt.Sprint(i))
 	}
-	f.simple(1000, "1")
-	_, layer := f.simple(2000, "2")
+	// Content of their own: a blob is one flight for all registries.
+	f.simple(5000, "a")
+	_, layer := f.simple(6000, "b")
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	p := twoRegistries(t, stalled, f)
@@ -68,7 +69,7 @@ func TestStalledRegistry(t *testing.T) {
 	other := store.Repository{Registry: "other.test", Path: app.Path}
 	limited, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	for _, tag := range []string{"1", "2"} {
+	for _, tag := range []string{"a", "b"} {
 		if _, err := p.Manifest(limited, other, tag); err != nil {
 			t.Fatalf("%s of another registry: %v", tag, err)
 		}
@@ -82,7 +83,7 @@ func TestStalledRegistry(t *testing.T) {
 		t.Errorf("a layer of another registry: %d bytes, %v", len(got), err)
 	}
 	for limited.Err() == nil {
-		if _, err := p.store.Pin(t.Context(), other, "1"); err == nil {
+		if _, err := p.store.Pin(t.Context(), other, "a"); err == nil {
 			return
 		}
 		time.Sleep(5 * time.Millisecond)

@@ -80,9 +80,12 @@ func NewPullThrough(ctx context.Context, client *Client, opts PullThroughOptions
 		p.log = slog.New(slog.DiscardHandler)
 	}
 	for _, name := range opts.Registries {
-		if _, err := client.registry(name); err != nil {
+		r, err := client.registry(name)
+		if err != nil {
 			return nil, err
 		}
+		// Of its own, so that one that stalls does not take those of the others.
+		r.ordinary = make(chan struct{}, client.opts.Jobs)
 		p.registries[name] = make(chan struct{}, parallelArrivals)
 	}
 	all, err := p.store.Arrivals(ctx)
