@@ -60,6 +60,9 @@ func (p *program) serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(o.through.Registries) == 0 && len(o.given["admin"].values) > 0 {
+		return p.withExistingStore(c, func(st *store.Store) error { return p.listen(c, st, o, nil) })
+	}
 	if len(o.through.Registries) == 0 {
 		return p.withStoreReadOnly(c, func(st *store.Store) error { return p.listen(c, st, o, nil) })
 	}

@@ -108,6 +108,9 @@ func (o *serveOptions) readAccess() error {
 		}
 		o.rules.Login = access.LoginFetch
 	}
+	if admin := o.given["admin"]; len(admin.values) > 0 && o.rules.Users == nil {
+		errs = append(errs, usageErrorf("%s without --htpasswd: nobody can log in", admin.by))
+	}
 	o.rules.Login = access.Login(cmp.Or(o.text("require-login"), string(o.rules.Login)))
 	networks := func(name string) (all []netip.Prefix) {
 		for _, text := range o.given[name].values {

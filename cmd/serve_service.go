@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -53,7 +54,7 @@ func (p *program) newService(ctx context.Context, st *store.Store, o serveOption
 	opts := o.registry
 	opts.Observer = s.metrics
 	opts.Page = page.New(ctx, page.Options{
-		Store: st, PullThrough: o.through.Registries, Aliases: opts.Aliases, Log: p.log,
+		Store: st, PullThrough: o.through.Registries, Aliases: opts.Aliases, Log: p.log, Admin: s.admin(o.given["admin"].values),
 		Pending: func(repo store.Repository, reference string) store.Usage { return s.registry.Usage(repo, reference) },
 	})
 	if missing != nil {
@@ -65,6 +66,21 @@ func (p *program) newService(ctx context.Context, st *store.Store, o serveOption
 		return nil, usageErrorf("%w", err)
 	}
 	return s, s.build(o)
+}
+
+// admin returns what lets users remove pins on the page; nil for nobody.
+func (s *service) admin(users []string) func(http.ResponseWriter, *http.Request) (string, bool) {
+	if len(users) == 0 {
+		return nil
+	}
+	return func(w http.ResponseWriter, r *http.Request) (string, bool) {
+		user, ok := s.guard.Load().Login(w, r)
+		if ok && !slices.Contains(users, user) {
+			http.Error(w, user+" may not remove pins: serve --admin says who may.", http.StatusForbidden)
+			return "", false
+		}
+		return user, ok
+	}
 }
 
 // build puts the handlers together, and from here on uses them.

@@ -46,6 +46,7 @@ var serveSettings = []setting{
 	{name: "tls-key", path: true, parse: filled, usage: "the key of the certificate, in `FILE`"},
 	{name: "htpasswd", path: true, live: true, parse: filled, usage: "users who can log in, in `FILE` as htpasswd -B writes it; it is read again when it changes"},
 	{name: "require-login", live: true, parse: parseLogin, shown: "pull-through with --htpasswd, else none", usage: "what needs a login, `WHAT`: none, pull-through or read"},
+	{name: "admin", many: true, parse: filled, usage: "let `USER` of --htpasswd remove pins on the page; several times for several"},
 	{name: "allow", many: true, live: true, parse: parseNetwork, shown: "everybody", usage: "answer only clients of `NETWORK`"},
 	{name: "pull-through-for", many: true, live: true, parse: parseFetcher, shown: "who may read, after the login if one is required", usage: "let only `WHO`, a network or a user, cause downloads"},
 	{name: "trusted-proxy", many: true, live: true, parse: parseProxy, usage: "take the client's address from X-Forwarded-For of `NETWORK`, or of unix sockets with unix"},
@@ -57,7 +58,7 @@ var serveSettings = []setting{
 	{name: "pull-through", many: true, parse: serve.RegistryName, usage: "fetch what is missing from `REGISTRY`, and pin it"},
 	{name: "platforms", many: true, parse: parsePlatform, shown: "all platforms", usage: "with --pull-through, fetch only `OS/ARCH` without being asked"},
 	{name: "scrub", parse: parseDuration, shown: "never", usage: "hash the whole store again in every `DURATION`, such as 24h, and serve nothing damaged"},
-	{name: "grace", live: true, def: "30s", parse: parseDuration, usage: "`DURATION` that downloads in flight may go on after a stop"},
+	{name: "grace", def: "30s", parse: parseDuration, usage: "`DURATION` that downloads in flight may go on after a stop"},
 }
 
 // key is that of the configuration.

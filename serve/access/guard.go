@@ -178,6 +178,17 @@ func (g *Guard) User(r *http.Request) (string, bool) {
 	return user, err == nil
 }
 
+// Login returns who has logged in. Where nobody has, it answers with the question
+// for a login. The rules have to have users.
+func (g *Guard) Login(w http.ResponseWriter, r *http.Request) (user string, ok bool) {
+	user, err := g.user(r)
+	if err != nil {
+		g.refuseLogin(w, r, err)
+		return "", false
+	}
+	return user, true
+}
+
 // MayFetch says whether a request may cause a download: it is for
 // serve.Options.MayFetch. A login may change it where the challenge is not empty.
 func (g *Guard) MayFetch(r *http.Request) (ok bool, ask string) {

@@ -256,6 +256,39 @@ func TestPages(t *testing.T) {
 	picture(t, ctx, "clients-dark")
 }
 
+// Whom --admin names can remove a pin: a question, then it is gone from the list.
+func TestRemove(t *testing.T) {
+	upstream := newRegistry(t)
+	upstream.image("library/debian", "bookworm", map[string]int{"a": 1000}, "a")
+	users := filepath.Join(t.TempDir(), "users")
+	// The password is robot.
+	if err := os.WriteFile(users, []byte("ci:$2a$04$quo.FFpWptp3bweNRY0FKeXXD52kMR85xpYmY6VRLZ4Nd9SNZ.W8e\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := start(t, upstream, "--htpasswd", users, "--require-login", "none", "--admin", "ci")
+	m.pull(t, "library/debian", "bookworm")
+	ctx := window(t, m)
+	const image = "docker.io/library/debian:bookworm"
+	for range 100 {
+		run(t, ctx, chromedp.Navigate(m.url+"/"))
+		if strings.Contains(text(t, ctx, "main"), "1 to 1 of 1") {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	run(t, ctx, network.SetExtraHTTPHeaders(network.Headers{"Authorization": "Basic Y2k6cm9ib3Q="}),
+		chromedp.Click("table.list tbody a", chromedp.ByQuery))
+	until(t, ctx, `document.querySelector("h1")?.textContent === "`+image+`"`)
+	run(t, ctx, chromedp.Click(".danger a", chromedp.ByQuery))
+	until(t, ctx, `document.querySelector("h1")?.textContent === "Remove `+image+`?"`)
+	picture(t, ctx, "remove")
+	run(t, ctx, chromedp.Click("main button.danger", chromedp.ByQuery))
+	until(t, ctx, `document.querySelector(".message")?.textContent === "`+image+` was removed."`)
+	if s := text(t, ctx, "main"); !strings.Contains(s, "Nothing is pinned yet") {
+		t.Errorf("the list after it was removed:\n%s", s)
+	}
+}
+
 // A page without scripts shows the same and leads to the same.
 func TestWithoutScripts(t *testing.T) {
 	upstream := newRegistry(t)
