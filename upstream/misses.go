@@ -15,8 +15,9 @@ const (
 
 // misses remembers what registries do not have or do not give.
 type misses struct {
-	mu  sync.Mutex
-	all map[string]miss
+	mu         sync.Mutex
+	names      map[string]miss
+	registries map[string]miss // that want to be left alone: as many as are listed
 }
 
 type miss struct {
@@ -29,8 +30,8 @@ type miss struct {
 func (m *misses) recent(registry, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, key := range []string{registry, name} {
-		if last, ok := m.all[key]; ok && time.Now().Before(last.until) {
+	for _, last := range []miss{m.registries[registry], m.names[name]} {
+		if time.Now().Before(last.until) {
 			return last.err
 		}
 	}
@@ -57,21 +58,25 @@ func (m *misses) note(registry, name string, err error) {
 	if wait == 0 {
 		return
 	}
-	if errors.Is(err, ErrRateLimited) {
-		name = registry
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := time.Now()
-	if len(m.all) >= maxMisses {
-		for name, last := range m.all {
+	if errors.Is(err, ErrRateLimited) {
+		if m.registries == nil {
+			m.registries = map[string]miss{}
+		}
+		m.registries[registry] = miss{err, now.Add(wait)}
+		return
+	}
+	if len(m.names) >= maxMisses {
+		for name, last := range m.names {
 			if now.After(last.until) {
-				delete(m.all, name)
+				delete(m.names, name)
 			}
 		}
 	}
-	if m.all == nil || len(m.all) >= maxMisses { // somebody makes up names
-		m.all = map[string]miss{}
+	if m.names == nil || len(m.names) >= maxMisses { // somebody makes up names
+		m.names = map[string]miss{}
 	}
-	m.all[name] = miss{err, now.Add(wait)}
+	m.names[name] = miss{err, now.Add(wait)}
 }
