@@ -47,7 +47,7 @@ func connections() []Case {
 func bodies() []Case {
 	const class = "body"
 	return []Case{
-		{Class: class, Name: "cut before the first byte, always", On: layer, Fault: cut(0), Code: 3, Says: `the upstream fails: $PROXY broke off after 0 of 200000 bytes of $layer: the connection was closed too early; run the command again: it goes on where it stopped`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "cut before the first byte, always", On: layer, Fault: cut(0), Code: 3, Says: `the upstream fails: $PROXY broke off after 0 of 200000 bytes of $layer: the connection was closed too early; run the command again: it goes on where it stopped`, Left: "index amd64", Client: "200 200 503|200 200 broken"},
 		{Class: class, Name: "cut after the first byte", On: layer, Fault: once(cut(1)), Client: "200 200 200"},
 		{Class: class, Name: "cut after the first byte, always", On: layer, Fault: cut(1), Code: 3, Says: `the upstream fails: $PROXY broke off after 4 of 200000 bytes of $layer: the connection was closed too early; run the command again: it goes on where it stopped`, Left: "index amd64 layer:4", Client: "200 200 broken"},
 		{Class: class, Name: "cut in the middle", On: layer, Fault: once(cut(layerSize / 2)), Client: "200 200 200"},
@@ -64,23 +64,23 @@ func bodies() []Case {
 		{Class: class, Name: "manifest one byte a second", On: amd64, Fault: trickle(""), Impatient: true, Code: 3, Says: `the upstream fails: $PROXY broke off: next to nothing came for 6s; try again later`, Left: "index"},
 		{Class: class, Name: "manifest cut", On: amd64, Fault: cut(100), Code: 3, Says: `the upstream fails: $PROXY broke off: the connection was closed too early; try again later`, Left: "index", Client: "200 503"},
 		{Class: class, Name: "manifest cut once", On: amd64, Fault: once(cut(100)), Client: "200 200 200"},
-		{Class: class, Name: "longer, and says so", On: layer, Fault: longer(10), Code: 3, Says: `content does not match its digest: $PROXY has 200010 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
-		{Class: class, Name: "shorter, and says so", On: layer, Fault: shorter(10), Code: 3, Says: `content does not match its digest: $PROXY has 199990 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "longer, and says so", On: layer, Fault: longer(10), Code: 3, Says: `content does not match its digest: $PROXY has 200010 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
+		{Class: class, Name: "shorter, and says so", On: layer, Fault: shorter(10), Code: 3, Says: `content does not match its digest: $PROXY has 199990 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "of no length that is told", On: layer, Fault: unsized, Client: "200 200 200"},
-		{Class: class, Name: "of no length, and longer", On: layer, Fault: both(longer(10), unsized), Code: 3, Says: `content does not match its digest: $PROXY has more for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "of no length, and longer", On: layer, Fault: both(longer(10), unsized), Code: 3, Says: `content does not match its digest: $PROXY has more for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "of no length, and shorter", On: layer, Fault: both(shorter(10), unsized, resumed(status(503))), Code: 3, Says: `the upstream fails: $PROXY answered 503: the fault; try again later`, Left: "index amd64 layer:199990", Client: "200 200 broken"},
-		{Class: class, Name: "without end", On: layer, Fault: both(header("Content-Length", "1073741824"), endless("", "x")), Code: 3, Says: `content does not match its digest: $PROXY has 1073741824 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
-		{Class: class, Name: "without end or length", On: layer, Fault: both(unsized, endless("", "x")), Code: 3, Says: `content does not match its digest: $PROXY has more for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "without end", On: layer, Fault: both(header("Content-Length", "1073741824"), endless("", "x")), Code: 3, Says: `content does not match its digest: $PROXY has 1073741824 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
+		{Class: class, Name: "without end or length", On: layer, Fault: both(unsized, endless("", "x")), Code: 3, Says: `content does not match its digest: $PROXY has more for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "chunked", On: layer, Fault: chunked(hex, "0\r\n\r\n"), Client: "200 200 200"},
 		{Class: class, Name: "chunked, the end is missing", On: layer, Fault: chunked(hex, ""), Client: "200 200 200"},
-		{Class: class, Name: "chunked, a size that is none", On: layer, Fault: chunked(func(int) string { return "zz" }, "0\r\n\r\n"), Code: 3, Says: `the upstream fails: $PROXY broke off after 0 of 200000 bytes of $layer: invalid byte in chunk length; run the command again: it goes on where it stopped`, Left: "index amd64", Client: "200 200 broken"},
-		{Class: class, Name: "wrong bytes, the right length", On: layer, Fault: flip(layerSize / 2), Code: 3, Says: `content does not match its digest: $PROXY sent something else for $layer; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
-		{Class: class, Name: "wrong last byte", On: layer, Fault: flip(-1), Code: 3, Says: `content does not match its digest: $PROXY sent something else for $layer; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "chunked, a size that is none", On: layer, Fault: chunked(func(int) string { return "zz" }, "0\r\n\r\n"), Code: 3, Says: `the upstream fails: $PROXY broke off after 0 of 200000 bytes of $layer: invalid byte in chunk length; run the command again: it goes on where it stopped`, Left: "index amd64", Client: "200 200 503|200 200 broken"},
+		{Class: class, Name: "wrong bytes, the right length", On: layer, Fault: flip(layerSize / 2), Code: 3, Says: `content does not match its digest: $PROXY sent something else for $layer; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
+		{Class: class, Name: "wrong last byte", On: layer, Fault: flip(-1), Code: 3, Says: `content does not match its digest: $PROXY sent something else for $layer; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "wrong bytes behind those of an earlier run", On: layer, Fault: once(flip(0)), Have: 10, Client: "200 200 200|200 200 broken"},
 		{Class: class, Name: "manifest with wrong bytes", On: amd64, Fault: flip(3), Code: 3, Says: `content does not match its digest: $PROXY sent something else for $amd64; try again; if it stays, the registry or something between is broken`, Left: "index", Client: "200 503"},
-		{Class: class, Name: "gzip that nobody asked for", On: layer, Fault: zipped, Code: 3, Says: `content does not match its digest: $PROXY has 200088 bytes for $layer, which has 200000 bytes, with Content-Encoding "gzip", which nobody asked for; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "gzip that nobody asked for", On: layer, Fault: zipped, Code: 3, Says: `content does not match its digest: $PROXY has 200088 bytes for $layer, which has 200000 bytes, with Content-Encoding "gzip", which nobody asked for; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "manifest in gzip that nobody asked for", On: amd64, Fault: zipped, Code: 3, Says: `not a registry's answer: $PROXY sent a manifest that is no JSON for $amd64, with Content-Encoding "gzip", which nobody asked for; check the registry's address`, Left: "index", Client: "200 503"},
-		{Class: class, Name: "empty", On: layer, Fault: body(""), Code: 3, Says: `content does not match its digest: $PROXY has 0 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "empty", On: layer, Fault: body(""), Code: 3, Says: `content does not match its digest: $PROXY has 0 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 	}
 }
 
@@ -99,7 +99,7 @@ func ranges() []Case {
 		{Class: class, Name: "206 of a blob of another size", On: layer, Have: have, Fault: resumed(part("50000-", "bytes 50000-199999/300000")), Code: 3, Says: `content does not match its digest: $PROXY has 300000 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64 layer:50000", Client: "200 200 broken"},
 		{Class: class, Name: "206 with a range that is none", On: layer, Have: have, Fault: resumed(header("Content-Range", "bytes */200000")), Client: "200 200 200"},
 		{Class: class, Name: "206 with several parts", On: layer, Have: have, Fault: resumed(both(header("Content-Type", "multipart/byteranges; boundary=x"), header("Content-Range", ""))), Client: "200 200 200"},
-		{Class: class, Name: "206 that nobody asked for", On: layer, Fault: part("0-99999", ""), Code: 3, Says: `not a registry's answer: $PROXY answered 206 Partial Content; check the registry's address`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "206 that nobody asked for", On: layer, Fault: part("0-99999", ""), Code: 3, Says: `not a registry's answer: $PROXY answered 206 Partial Content; check the registry's address`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "200 with a Content-Range", On: layer, Have: have, Fault: both(wholly, header("Content-Range", "bytes 50000-199999/200000")), Client: "200 200 200"},
 	}
 }
@@ -109,14 +109,14 @@ func statuses() []Case {
 	return []Case{
 		{Class: class, Name: "404 for the image", On: tag, Fault: status(404), Code: 3, Says: `not found upstream; check the name`, Client: "404"},
 		{Class: class, Name: "404 for one platform", On: amd64, Fault: status(404), Code: 3, Says: `not found upstream: its manifest $amd64; the registry has lost a part of this image: ask whoever pushed it`, Left: "index", Client: "200 404"},
-		{Class: class, Name: "404 for a layer", On: layer, Fault: status(404), Code: 3, Says: `not found upstream: its layer $layer; the registry has lost a part of this image: ask whoever pushed it`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "404 for a layer", On: layer, Fault: status(404), Code: 3, Says: `not found upstream: its layer $layer; the registry has lost a part of this image: ask whoever pushed it`, Left: "index amd64", Client: "200 200 404"},
 		{Class: class, Name: "403 for the image", On: tag, Fault: status(403), Code: 3, Says: `access denied: $PROXY answered 403; check that this account may pull the image`, Client: "404"},
 		{Class: class, Name: "403 for all, with no body", Fault: bare(403), Code: 3, Says: `access denied: $PROXY answered 403; check that this account may pull the image`, Client: "404"},
-		{Class: class, Name: "403 for a layer", On: layer, Fault: status(403), Code: 3, Says: `access denied: $PROXY answered 403: the fault; check that this account may pull the image`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "403 for a layer", On: layer, Fault: status(403), Code: 3, Says: `access denied: $PROXY answered 403: the fault; check that this account may pull the image`, Left: "index amd64", Client: "200 200 404"},
 		{Class: class, Name: "500 once", Fault: once(status(500)), Client: "200 200 200"},
 		{Class: class, Name: "500 once for the layer", On: layer, Fault: once(status(500)), Client: "200 200 200"},
 		{Class: class, Name: "503 for long", Fault: status(503), Code: 3, Says: `the upstream fails: $PROXY answered 503 Service Unavailable; try again later`, Client: "503"},
-		{Class: class, Name: "503 for the layer, for long", On: layer, Fault: bare(503), Code: 3, Says: `the upstream fails: $PROXY answered 503 Service Unavailable; try again later`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "503 for the layer, for long", On: layer, Fault: bare(503), Code: 3, Says: `the upstream fails: $PROXY answered 503 Service Unavailable; try again later`, Left: "index amd64", Client: "200 200 503|200 200 broken"},
 		{Class: class, Name: "429 once, for a second", On: tag, Fault: once(status(429, header("Retry-After", "1"))), Client: "503"},
 		{Class: class, Name: "429 once, until a date", On: tag, Fault: once(status(429, retryAfter(2*time.Second))), Client: "503"},
 		{Class: class, Name: "429 once, for an unknown time", On: tag, Fault: once(bare(429)), Client: "503"},
@@ -125,7 +125,7 @@ func statuses() []Case {
 		{Class: class, Name: "429 until yesterday", Fault: status(429, retryAfter(-24*time.Hour)), Code: 3, Says: `the upstream's rate limit is used up: $PROXY answered 429; wait, or log in for a larger limit: docker login $PROXY`, Client: "503"},
 		{Class: class, Name: "429 for longer than numbers go", Fault: status(429, header("Retry-After", "99999999999999999999")), Code: 3, Says: `the upstream's rate limit is used up: $PROXY answered 429; wait, or log in for a larger limit: docker login $PROXY`, Client: "503"},
 		{Class: class, Name: "429 for a time that is none", Fault: bare(429, header("Retry-After", "soon")), Code: 3, Says: `the upstream's rate limit is used up: $PROXY answered 429; wait, or log in for a larger limit: docker login $PROXY`, Client: "503"},
-		{Class: class, Name: "429 for the layer, once", On: layer, Fault: once(status(429, header("Retry-After", "1"))), Client: "200 200 200"},
+		{Class: class, Name: "429 for the layer, once", On: layer, Fault: once(status(429, header("Retry-After", "1"))), Client: "200 200 503"},
 		{Class: class, Name: "204", Fault: bare(204), Code: 3, Says: `not a registry's answer: $PROXY answered 204 No Content; check the registry's address`, Client: "503"},
 		{Class: class, Name: "418", Fault: status(418), Code: 3, Says: `not supported: $PROXY answered 418 I'm a teapot; check the registry's address`, Client: "503"},
 		{Class: class, Name: "999", Fault: status(999), Code: 3, Says: `not supported: $PROXY answered 999; check the registry's address`, Client: "503"},
@@ -138,12 +138,12 @@ func redirects() []Case {
 	const class = "redirect"
 	return []Case{
 		{Class: class, Name: "in a circle", Fault: redirect("http://$PROXY$PATH"), Code: 3, Says: `the upstream fails: $PROXY redirects without end; check the registry's address`, Client: "503"},
-		{Class: class, Name: "of the layer in a circle", On: layer, Fault: redirect("http://$PROXY$PATH"), Code: 3, Says: `the upstream fails: $PROXY redirects without end; check the registry's address`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "of the layer in a circle", On: layer, Fault: redirect("http://$PROXY$PATH"), Code: 3, Says: `the upstream fails: $PROXY redirects without end; check the registry's address`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "to another host", On: layer, Fault: elsewhere, Client: "200 200 200"},
-		{Class: class, Name: "to a host that is down", On: layer, Fault: redirect("http://127.0.0.1:1/layer"), Code: 3, Says: `cannot be reached: 127.0.0.1:1, where $PROXY leads: connection refused; check the network and the registry's address`, Left: "index amd64", Client: "200 200 broken"},
-		{Class: class, Name: "to nowhere", On: layer, Fault: bare(307), Code: 3, Says: `the upstream fails: $PROXY redirects without saying where to; check the registry's address`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "to a host that is down", On: layer, Fault: redirect("http://127.0.0.1:1/layer"), Code: 3, Says: `cannot be reached: 127.0.0.1:1, where $PROXY leads: connection refused; check the network and the registry's address`, Left: "index amd64", Client: "200 200 503|200 200 broken"},
+		{Class: class, Name: "to nowhere", On: layer, Fault: bare(307), Code: 3, Says: `the upstream fails: $PROXY redirects without saying where to; check the registry's address`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "to something that is no address", On: layer, Fault: redirect("http://[::1"), Code: 3, Says: `the upstream fails: $PROXY redirects to something that is no address; check the registry's address`, Left: "index amd64"},
-		{Class: class, Name: "to a file", On: layer, Fault: redirect("file:///etc/passwd"), Code: 3, Says: `the upstream fails: $PROXY redirects to something that is no address of a server; check the registry's address`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "to a file", On: layer, Fault: redirect("file:///etc/passwd"), Code: 3, Says: `the upstream fails: $PROXY redirects to something that is no address of a server; check the registry's address`, Left: "index amd64", Client: "200 200 503"},
 	}
 }
 
@@ -199,7 +199,7 @@ func manifests() []Case {
 		odd("digest-none", "503", bad+`$digest-none: manifest lists a bad descriptor: digest "../../etc/passwd": invalid checksum digest format`+ask),
 		odd("digest-short", "503", bad+`$digest-short: manifest lists a bad descriptor: digest "sha256:00": invalid checksum digest length`+ask),
 		odd("digest-md5", "503", bad+`$digest-md5: manifest lists a bad descriptor: digest "md5:d41d8cd98f00b204e9800998ecf8427e": unsupported digest algorithm`+ask),
-		odd("schema1", "503", "not supported: media type application/vnd.docker.distribution.manifest.v1+prettyjws; images of Docker's schema 1 must be rebuilt or converted"),
+		odd("schema1", "503", broken+"a manifest that is no application/vnd.docker.distribution.manifest.v1+prettyjws for $schema1"+mend),
 		odd("deep", "200", "not supported: indexes are nested more than 16 deep"+ask),
 		odd("self", "200", "content does not match its digest: $PROXY sent something else for $self; try again; if it stays, the registry or something between is broken"),
 		odd("wide", "200", "too large: the image has more than 10000 manifests and blobs"+ask),
@@ -212,7 +212,7 @@ func answers() []Case {
 		{Class: class, Name: "HTML for all", Fault: html, Code: 3, Says: `not a registry's answer: $PROXY answered with "text/html; charset=utf-8"; check the registry's address`, Client: "503"},
 		{Class: class, Name: "HTML for the index", On: index, Fault: html, Code: 3, Says: `not a registry's answer: $PROXY answered with "text/html; charset=utf-8" for $index; check the registry's address`},
 		{Class: class, Name: "HTML for a manifest", On: amd64, Fault: html, Code: 3, Says: `not a registry's answer: $PROXY answered with "text/html; charset=utf-8" for $amd64; check the registry's address`, Left: "index", Client: "200 503"},
-		{Class: class, Name: "HTML for the layer", On: layer, Fault: html, Code: 3, Says: `content does not match its digest: $PROXY has 70 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "HTML for the layer", On: layer, Fault: html, Code: 3, Says: `content does not match its digest: $PROXY has 70 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "digest of something else, with the tag", On: tag, Fault: header("Docker-Content-Digest", digestOf("else")), Code: 3, Says: `not found upstream: its manifest ...; the registry has lost a part of this image: ask whoever pushed it`, Client: "503"},
 		{Class: class, Name: "digest of something else, with a manifest", On: amd64, Fault: header("Docker-Content-Digest", digestOf("else")), Client: "200 200 200"},
 		{Class: class, Name: "digest of something else, with the layer", On: layer, Fault: header("Docker-Content-Digest", digestOf("else")), Client: "200 200 200"},
@@ -224,7 +224,7 @@ func answers() []Case {
 		{Class: class, Name: "no media type with the tag", On: tag, Fault: header("Content-Type", ""), Client: "200 200 200"},
 		{Class: class, Name: "405 to HEAD", On: tag, Fault: heads(bare(405)), Client: "200 200 200"},
 		{Class: class, Name: "the tag has moved meanwhile", On: index, Fault: contentOf("old-index"), Code: 3, Says: `content does not match its digest: $PROXY sent something else for $index; try again; if it stays, the registry or something between is broken`},
-		{Class: class, Name: "another image's layer", On: layer, Fault: contentOf("shared"), Code: 3, Says: `content does not match its digest: $PROXY has 5000 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 broken"},
+		{Class: class, Name: "another image's layer", On: layer, Fault: contentOf("shared"), Code: 3, Says: `content does not match its digest: $PROXY has 5000 bytes for $layer, which has 200000 bytes; try again; if it stays, the registry or something between is broken`, Left: "index amd64", Client: "200 200 503"},
 		{Class: class, Name: "another platform's manifest", On: amd64, Fault: contentOf("arm64"), Code: 3, Says: `content does not match its digest: $PROXY sent something else for $amd64; try again; if it stays, the registry or something between is broken`, Left: "index", Client: "200 503"},
 	}
 }
