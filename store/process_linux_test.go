@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 func init() {
 	roles["nobody"] = roleNobody
 	roles["full"] = roleFull
+	roles["crowded"] = roleCrowded
 }
 
 // roleNobody reads a store that it may not write to.
@@ -186,13 +188,60 @@ func roleFull(ctx context.Context, dir string) error {
 	return s.Close()
 }
 
+// roleCrowded opens a store where only some of its files find room.
+func roleCrowded(ctx context.Context, dir string) error {
+	for files := 1; ; files++ {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("nr_inodes=%d", files)); err != nil {
+			return err
+		}
+		s, err := Open(ctx, dir)
+		if err == nil {
+			return s.Close()
+		}
+		if !IsFull(err) {
+			return fmt.Errorf("with room for %d files: %w", files, err)
+		}
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			return err
+		}
+	}
+}
+
 func TestFullDisk(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
-	cmd := child(t, "full", t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	for _, role := range []string{"full", "crowded"} {
+		cmd := child(t, role, t.TempDir())
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", role, err, out)
+		}
+	}
+}
+
+// Who waits for a process that was stopped hears that, and how to end it.
+func TestStoppedMessage(t *testing.T) {
+	s := newStore(t)
+	cmd := child(t, "lock", s.dir)
+	out := must[io.ReadCloser](t)(cmd.StdoutPipe())
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
+	must[string](t)(bufio.NewReader(out).ReadString('\n'))
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.hasty.Exec("PRAGMA busy_timeout = 100"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.NewLease(t.Context())
+	want := fmt.Sprintf("process %d (store.test), which is stopped: let it go on (kill -CONT %[1]d) or end it", cmd.Process.Pid)
+	if !errors.Is(err, ErrLocked) || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want ... %s", err, want)
 	}
 }

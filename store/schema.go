@@ -118,7 +118,7 @@ func (s *Store) migrate(ctx context.Context, recreate bool) error {
 	}
 	// headerVersion of an older mirrorctl reads the header, not the WAL.
 	_, err = s.writer.ExecContext(ctx, "PRAGMA wal_checkpoint")
-	return err
+	return explained(err)
 }
 
 // makeDirs creates a folder and those above it that are missing, durably.

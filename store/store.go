@@ -77,7 +77,7 @@ func openStore(ctx context.Context, dir string, recreate bool) (*Store, error) {
 		err = s.create(ctx, recreate)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, err), s.Close())
+		return nil, errors.Join(fmt.Errorf("store %s: %w", dir, s.cannotOpen(err)), s.Close())
 	}
 	if err := s.openReader(); err != nil {
 		return nil, errors.Join(err, s.Close())

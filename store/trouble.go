@@ -68,6 +68,20 @@ func (s *Store) checkIndex(ctx context.Context) error {
 	return err
 }
 
+// cannotOpen finds out why SQLite could not open the index or a file beside it.
+// SQLite does not tell: where it cannot create a file it tries to read it, and
+// says that there is none.
+func (s *Store) cannotOpen(err error) error {
+	if !strings.Contains(err.Error(), "unable to open database file") {
+		return err
+	}
+	probe, createErr := os.CreateTemp(s.dir, ".probe-")
+	if createErr != nil {
+		return fmt.Errorf("%s: %w", indexFile, createErr)
+	}
+	return errors.Join(err, probe.Close(), os.Remove(probe.Name()))
+}
+
 // IsFull reports whether an error means that the disk has no room: for bytes,
 // for files, or for a user's share of it.
 func IsFull(err error) bool {
