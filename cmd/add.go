@@ -35,7 +35,7 @@ func (p *program) add(c *cli.Context) error {
 		if err := p.pull(c, st, lock.path, all); err != nil {
 			return err
 		}
-		changed, err := lockfile.Update(lock.path, func(now lockfile.File) lockfile.File {
+		changed, err := updateLock(lock.path, func(now lockfile.File) lockfile.File {
 			for _, j := range all {
 				if j.err == nil {
 					now = now.With(j.entry)

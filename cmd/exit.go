@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"mirrorctl/lockfile"
 	"mirrorctl/store"
 	"mirrorctl/upstream"
 )
@@ -156,6 +157,14 @@ func storeError(err error) error {
 		return fmt.Errorf("%w; %s", err, hint)
 	}
 	return err
+}
+
+// updateLock is lockfile.Update, and adds what to do about a full disk.
+func updateLock(path string, change func(lockfile.File) lockfile.File) (changed bool, err error) {
+	if changed, err = lockfile.Update(path, change); store.IsFull(err) {
+		err = fmt.Errorf("%w; free some space there, then run the command again: only the lock is left to write", err)
+	}
+	return changed, err
 }
 
 func diskHint(err error) string {

@@ -42,7 +42,7 @@ func (p *program) rm(c *cli.Context) error {
 			unlock = append(unlock, dropped...)
 		}
 		if len(unlock) > 0 {
-			_, err := lockfile.Update(lock.path, func(now lockfile.File) lockfile.File { return now.Without(unlock...) })
+			_, err := updateLock(lock.path, func(now lockfile.File) lockfile.File { return now.Without(unlock...) })
 			if err != nil {
 				failures = append(failures, err)
 			}

@@ -140,7 +140,7 @@ func (p *program) sync(c *cli.Context) error {
 			if diff := lockfile.Diff(lock.file, s.reconcile(lock.file)); len(diff) > 0 {
 				return lock.disagrees(diff)
 			}
-		} else if changed, err = lockfile.Update(lock.path, s.reconcile); err != nil {
+		} else if changed, err = updateLock(lock.path, s.reconcile); err != nil {
 			return err
 		} else if changed {
 			p.sayPutRight(lock, s.reconcile(lock.file))

@@ -130,7 +130,7 @@ func (c *crashing) timed(what string, run func()) {
 // survived checks the store after a kill.
 func (c *crashing) survived(p *process, before, done map[string]string) listed {
 	c.Helper()
-	list := c.ls()
+	list := c.list(c)
 	c.project.verify(c)
 	c.stands("before the kill", list.pins, before)
 	c.stands(p.String()+" had said so", list.pins, done)
@@ -140,7 +140,7 @@ func (c *crashing) survived(p *process, before, done map[string]string) listed {
 }
 
 func (c *crashing) killSync() bool {
-	before := c.ls().pins
+	before := c.list(c).pins
 	c.project.needs(c, images(c.victims...)...)
 	p, killed := c.killed("sync", append(c.others, c.victims[0]), "sync", "Dockerfile")
 	list := c.survived(p, before, reported(p, "pinned|fetched|locked"))
@@ -155,7 +155,7 @@ func (c *crashing) resync(pins map[string]string) {
 	c.frugal(func() {
 		c.timed("sync", func() { c.project.must(c, "sync", "Dockerfile") })
 	})
-	list := c.ls()
+	list := c.list(c)
 	c.project.verify(c)
 	c.stands("before the sync", list.pins, pins)
 	locked := c.project.lock(c)
@@ -168,7 +168,7 @@ func (c *crashing) resync(pins map[string]string) {
 }
 
 func (c *crashing) killThrough() bool {
-	before, listen := c.ls().pins, address()
+	before, listen := c.list(c).pins, address()
 	server := c.project.through(c, listen)
 	var group sync.WaitGroup
 	var mu sync.Mutex
@@ -214,7 +214,7 @@ func (c *crashing) killThrough() bool {
 		})
 		server.stop()
 	})
-	list = c.ls()
+	list = c.list(c)
 	c.project.verify(c)
 	c.stands("a client was told so", list.pins, decided)
 	c.whole(list)
@@ -224,7 +224,7 @@ func (c *crashing) killThrough() bool {
 func (c *crashing) killRemove() bool {
 	c.project.needs(c, images(c.victims...)...)
 	c.project.must(c, "sync", "Dockerfile")
-	before := c.ls().pins
+	before := c.list(c).pins
 	p, killed := c.killed("rm", c.others, append([]string{"rm"}, images(c.victims...)...)...)
 	removed := reported(p, "removed from")
 	for _, v := range c.victims {
@@ -250,7 +250,7 @@ func (c *crashing) killCollect() bool {
 			c.project.must(c, "rm", name)
 		}
 	}
-	before, args := c.ls().pins, []string{"gc"}
+	before, args := c.list(c).pins, []string{"gc"}
 	if c.random.IntN(2) == 0 {
 		args = append(args, "--partials-older-than", "0s")
 	}
@@ -266,7 +266,7 @@ func (c *crashing) killCollect() bool {
 func (c *crashing) killRepair() bool {
 	c.project.needs(c, images(c.victims...)...)
 	c.project.must(c, "sync", "Dockerfile")
-	before := c.ls().pins
+	before := c.list(c).pins
 	damaged := map[string]bool{}
 	for _, v := range c.victims {
 		for range 2 {
@@ -280,7 +280,7 @@ func (c *crashing) killRepair() bool {
 		}
 	}
 	p, killed := c.killed("verify", c.others, "verify", "--repair")
-	list := c.ls()
+	list := c.list(c)
 	c.stands("before the kill", list.pins, before)
 	// What is damaged now was damaged before, and not reported as repaired.
 	still := c.project.mirrorctl(c, "verify")

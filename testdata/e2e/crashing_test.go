@@ -124,28 +124,6 @@ func images(all ...*versions) (names []string) {
 	return names
 }
 
-// listed is what ls shows: the digests of pins and of arrivals by name.
-type listed struct{ pins, arrivals map[string]string }
-
-// ls opens the store in a new process.
-func (c *crashing) ls() listed {
-	c.Helper()
-	list := listed{map[string]string{}, map[string]string{}}
-	for line := range strings.Lines(c.project.must(c, "ls", "--json")) {
-		var pin struct {
-			Name, Digest string
-			Arriving     *struct{}
-		}
-		check(c, json.Unmarshal([]byte(line), &pin))
-		if pin.Arriving != nil {
-			list.arrivals[pin.Name] = pin.Digest
-		} else {
-			list.pins[pin.Name] = pin.Digest
-		}
-	}
-	return list
-}
-
 // reported finds what a process said it had done for images, by the words for it:
 // the first twelve digits of their digests by name.
 func reported(p *process, words string) map[string]string {
@@ -220,12 +198,9 @@ func (c *crashing) frugal(run func()) {
 	}
 	c.proxy.forget()
 	run()
-	came := map[string]int64{}
 	for _, r := range c.proxy.seen(http.MethodGet, "") {
 		switch digest := path.Base(r.path); {
 		case strings.Contains(r.path, "/blobs/"):
-			came[digest] += r.bytes
-			c.after += r.bytes
 		case !strings.Contains(r.path, "/manifests/"): // a list of referrers
 		case complete[digest]:
 			c.Errorf("the manifest %s is here, and came again", digest)
@@ -233,11 +208,7 @@ func (c *crashing) frugal(run func()) {
 			c.again++
 		}
 	}
-	for digest, n := range came {
-		if missing := c.size[digest] - here[digest]; n != missing {
-			c.Errorf("%d bytes of %s were missing (%d of %d are here), %d came", missing, digest, here[digest], c.size[digest], n)
-		}
-	}
+	c.after += c.proxy.onlyMissing(c, here, c.content)
 	for digest, n := range here {
 		if _, blob := c.size[digest]; blob {
 			c.kept += n
@@ -248,7 +219,7 @@ func (c *crashing) frugal(run func()) {
 // reset drops all images but the anchor, and checks that nothing of them stays.
 func (c *crashing) reset() {
 	c.Helper()
-	list := c.ls()
+	list := c.list(c)
 	var names []string
 	for name := range list.pins {
 		if name != c.anchor.full() {

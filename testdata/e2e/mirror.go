@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -123,6 +124,28 @@ func (p *project) lock(tb testing.TB) map[string]string {
 		entries[strings.Trim(strings.TrimPrefix(line, "name = "), `"`)] = strings.TrimSpace(entry)
 	}
 	return entries
+}
+
+// listed is what ls shows: the digests of pins and of arrivals by name.
+type listed struct{ pins, arrivals map[string]string }
+
+// list opens the store in a new process.
+func (p *project) list(tb testing.TB) listed {
+	tb.Helper()
+	list := listed{map[string]string{}, map[string]string{}}
+	for line := range strings.Lines(p.must(tb, "ls", "--json")) {
+		var pin struct {
+			Name, Digest string
+			Arriving     *struct{}
+		}
+		check(tb, json.Unmarshal([]byte(line), &pin))
+		if pin.Arriving != nil {
+			list.arrivals[pin.Name] = pin.Digest
+		} else {
+			list.pins[pin.Name] = pin.Digest
+		}
+	}
+	return list
 }
 
 // changed lists the images whose entries differ, as a reader of git diff sees them.

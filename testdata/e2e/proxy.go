@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -100,6 +101,24 @@ func (p *proxy) seen(method, part string) []request {
 		}
 	}
 	return list
+}
+
+// onlyMissing checks that of each blob came what was not here, and no more, and
+// returns how much that is.
+func (p *proxy) onlyMissing(tb testing.TB, here map[string]int64, content map[string][]byte) (sum int64) {
+	tb.Helper()
+	came := map[string]int64{}
+	for _, r := range p.seen(http.MethodGet, "/blobs/") {
+		came[path.Base(r.path)] += r.bytes
+		sum += r.bytes
+	}
+	for digest, n := range came {
+		size := int64(len(content[digest]))
+		if missing := size - here[digest]; n != missing {
+			tb.Errorf("%d bytes of %s were missing (%d of %d are here), %d came", missing, digest, here[digest], size, n)
+		}
+	}
+	return sum
 }
 
 // sent is how many bytes of bodies those requests got.
