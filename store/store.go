@@ -144,6 +144,9 @@ func (s *Store) openReader() error {
 // explainUnreadable adds what SQLite does not say: a process that may not write
 // to the folder needs the files beside the index, which it cannot create.
 func (s *Store) explainUnreadable(err error) error {
+	if full := s.cannotOpen(err); IsFull(full) {
+		return fmt.Errorf("store %s: %w", s.dir, full)
+	}
 	for _, suffix := range []string{"-wal", "-shm"} {
 		if _, statErr := os.Stat(filepath.Join(s.dir, indexFile+suffix)); errors.Is(statErr, fs.ErrNotExist) {
 			return fmt.Errorf("store %s: %w: %s is missing and cannot be created: run mirrorctl gc as a user who may write to the store", s.dir, err, indexFile+suffix)
@@ -193,7 +196,7 @@ func (s *Store) updateSoon(ctx context.Context, fn func(*sql.Tx) error) error {
 	return s.transact(ctx, s.hasty, fn)
 }
 
-func (s *Store) transact(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) error {
+func (s *Store) transact(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error) (err error) {
 	if db == nil {
 		return errReadOnly
 	}
@@ -205,6 +208,14 @@ func (s *Store) transact(ctx context.Context, db *sql.DB, fn func(*sql.Tx) error
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	defer func() {
+		if IsReadOnly(err) {
+			// A connection that was made while the file system was read-only stays
+			// so. It is closed, and the next transaction has a new one.
+			db.SetMaxIdleConns(0)
+			db.SetMaxIdleConns(1)
+		}
+	}()
 	began := time.Now()
 	tx, err := begin(ctx, db)
 	if err != nil {

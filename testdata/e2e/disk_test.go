@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,6 +63,58 @@ func TestReadOnlyStore(t *testing.T) {
 
 	remount(0, "size=64m")
 	project.must(t, "sync", "Dockerfile")
+	project.verify(t)
+}
+
+// The store turns read-only under running mirrors: what they have they go on to
+// serve, what a pull-through lacks is trouble that passes, and passes.
+func TestStoreTurnsReadOnly(t *testing.T) {
+	repository := several(t, 1, 300e3, "1")
+	content := contents(t, repository)
+	hub := startHub(t, "distribution-3", busybox(t), repository)
+	here, missing := hub.record(t, "library/busybox:1.35"), hub.record(t, "library/several:1")
+	project := newProject(t, hub.url(), "busybox:1.35")
+	project.must(t, "sync", "Dockerfile")
+	mirror, through := project.serve(t), address()
+	server := project.through(t, through)
+
+	// The kernel refuses to make a file system read-only in which files are open
+	// for writing; a mount on top of it does so for all that is opened from now on.
+	check(t, syscall.Mount(project.store, project.store, "", syscall.MS_BIND, ""))
+	t.Cleanup(func() { syscall.Unmount(project.store, syscall.MNT_DETACH) })
+	check(t, syscall.Mount("", project.store, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	for range 2 {
+		for _, address := range []string{mirror, through} {
+			here.compare(t, "http://"+address)
+		}
+		if got := answers(t, mirror, "library/several:1"); got != "404" {
+			t.Errorf("the mirror answers %s for what it does not have", got)
+		}
+		for _, d := range repository.manifests {
+			answer := get(t, "http://"+through+"/v2/library/several/manifests/"+d.Digest)
+			if answer.StatusCode == http.StatusOK && digestOf(answer.body) == d.Digest {
+				continue // it may pass on what it need not write
+			}
+			if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" {
+				t.Errorf("the pull-through answers %s for manifest %s, Retry-After %q", answer.Status, d.Digest, answer.Header.Get("Retry-After"))
+			}
+		}
+		if err := newPuller(through, repository.name, content).pull("1", "amd64"); err == nil || !strings.Contains(err.Error(), "503") {
+			t.Errorf("a pull of what is missing ends with %v, want 503", err)
+		}
+	}
+	if list := project.must(t, "ls"); !strings.Contains(list, "busybox") {
+		t.Errorf("ls of a store that turned read-only:\n%s", list)
+	}
+	project.verify(t)
+
+	check(t, syscall.Unmount(project.store, syscall.MNT_DETACH))
+	together(t, 2, through, repository.name, "1", content)
+	missing.compare(t, "http://"+through)
+	// The image as a whole rests after its failure. A new process tries at once.
+	server.stop()
+	project.through(t, through)
+	project.complete(t, "docker.io/library/several:1")
 	project.verify(t)
 }
 
