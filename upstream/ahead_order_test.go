@@ -130,7 +130,9 @@ func TestPartsMemory(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if before > limit {
+	// More than the limit is sent where something is given up and comes again, and
+	// sockets hold some; without a limit it would be all of the blob.
+	if before > 2*limit {
 		t.Errorf("%d bytes were sent ahead", before)
 	}
 	c.ahead.Release(maxAhead - limit)
