@@ -185,7 +185,7 @@ func TestPullThroughKilled(t *testing.T) {
 		time.Sleep(at)
 		server.kill()
 		<-cut
-		time.Sleep(20 * time.Millisecond) // for the proxy to notice
+		time.Sleep(200 * time.Millisecond) // for the proxy to notice
 		here := onDisk(t, project.store, content)
 		before := len(proxy.seen("GET", ""))
 
