@@ -81,7 +81,7 @@ var errNoAddress = errors.New("no address of a server")
 
 // transport is the http.RoundTripper below regclient for one endpoint.
 type transport struct {
-	base    *http.Transport
+	base    connections
 	host    string // the endpoint's own host
 	secure  bool   // the endpoint is spoken to over TLS
 	ns      string // for mirrors: the registry whose content is meant
@@ -89,6 +89,12 @@ type transport struct {
 
 	ledger      ledger
 	tokenFailed atomic.Pointer[tokenError] // the last token request, if it failed
+}
+
+// connections are what a transport sends its requests over: an [http.Transport].
+type connections interface {
+	http.RoundTripper
+	CloseIdleConnections()
 }
 
 // CloseIdleConnections is found by http.Client.
